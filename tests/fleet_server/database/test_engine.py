@@ -49,9 +49,13 @@ def test_a_row_without_its_parent_is_refused(database: Database) -> None:
 
 
 def test_a_block_that_raises_leaves_nothing_behind(database: Database) -> None:
-    with pytest.raises(RuntimeError), database.write() as session:
-        next_number(session, "rev")
-        raise RuntimeError
+    def count_and_fail() -> None:
+        with database.write() as session:
+            next_number(session, "rev")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        count_and_fail()
 
     with database.read() as session:
         assert session.get(Counter, "rev") is None
