@@ -59,7 +59,7 @@ class Rollout(Base):
     created_at: Mapped[datetime]
     created_by: Mapped[str]
     stage_started_at: Mapped[datetime | None]
-    soak_started_at: Mapped[datetime | None]
+    """When this stage began, or was resumed: silent devices are waited for from then on."""
     finished_at: Mapped[datetime | None]
     reason: Mapped[str | None]
     """Why it paused, aborted or failed, for the operator."""
@@ -78,7 +78,7 @@ class RolloutDevice(Base):
     previous_release_id: Mapped[int | None] = mapped_column(ForeignKey("release.id"))
     """What was desired before the offer: where an abort sends the device back to."""
     offered_rev: Mapped[int | None]
-    """The director document that made the offer; update reports name it."""
+    """The director document that made the offer, named by update reports; None once the offer is taken back."""
     stage: Mapped[int]
     state: Mapped[str]
     error: Mapped[str | None]
