@@ -1,0 +1,53 @@
+"""The fixed bins of each signal: 256 physical intervals that never change, so that any two windows can be added.
+
+Bins that followed a reference or a release would make history unmergeable. A signal that needs other bins gets a new
+name. The id of a specification says all: `lin:LOW:HIGH` or `log:LOW:HIGH`, 256 equal steps, the outer ones open.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+BINS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class BinSpec:
+    """256 equal steps from `low` to `high`, of the value or of its logarithm."""
+
+    scale: Literal["lin", "log"]
+    low: float
+    high: float
+
+    @property
+    def id(self) -> str:
+        """Return the text that a histogram carries."""
+        return f"{self.scale}:{self.low:g}:{self.high:g}"
+
+    def index(self, value: float) -> int:
+        """Return the bin of a value; what lies outside falls into the first or the last one."""
+        if self.scale == "log":
+            share = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return min(BINS - 1, max(0, math.floor(share * BINS)))
+
+
+_LUMA = BinSpec("lin", 0, 256)
+_SHARE = BinSpec("lin", 0, 1)
+_FOCUS = BinSpec("lin", -8, 8)
+_COUNT = BinSpec("lin", 0, 256)
+_MS = BinSpec("log", 0.1, 10_000)
+
+SIGNALS: Final[dict[str, BinSpec]] = {
+    "brightness": _LUMA,
+    "contrast": _LUMA,
+    "clipped_dark": _SHARE,
+    "clipped_bright": _SHARE,
+    "entropy": BinSpec("lin", 0, 8),
+    "sharpness": _FOCUS,
+    "confidence": _SHARE,
+    "objects": _COUNT,
+    "latency_ms": _MS,
+}
+"""Every signal that telemetry knows. Values of other names stay on the device."""

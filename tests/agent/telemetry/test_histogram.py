@@ -1,0 +1,84 @@
+import math
+import random
+from functools import reduce
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.telemetry.bins import BINS, SIGNALS, BinSpec
+from agent.telemetry.histogram import Accumulator, merge
+from ommatid.contract.messages import Histogram
+
+SPEC = BinSpec("lin", 0, 256)
+finite = st.floats(-1000, 1000)
+
+
+def histogram(values: list[float]) -> Histogram:
+    accumulator = Accumulator(SPEC)
+    for value in values:
+        accumulator.add(value)
+    made = accumulator.histogram()
+    assert made is not None
+    return made
+
+
+@given(st.lists(st.lists(finite, min_size=1), min_size=1), st.randoms())
+def test_merging_is_exact_addition_in_any_order(parts: list[list[float]], shuffle: random.Random) -> None:
+    whole = histogram([value for part in parts for value in part])
+    shuffled = [histogram(part) for part in parts]
+    shuffle.shuffle(shuffled)
+
+    assert reduce(merge, shuffled) == whole
+
+
+def test_values_outside_the_bins_fall_into_the_outer_ones() -> None:
+    made = histogram([-5.0, 0.0, 255.9, 1e6])
+
+    assert made.counts == {0: 2, 255: 2}
+    assert (made.min, made.max, made.n) == (-5.0, 1e6, 4)
+
+
+def test_what_is_no_number_is_not_counted() -> None:
+    accumulator = Accumulator(SPEC)
+    for value in (math.nan, math.inf, -math.inf):
+        accumulator.add(value)
+
+    assert accumulator.histogram() is None
+
+
+def test_moments_are_fixed_point() -> None:
+    made = histogram([1.5, 2.0])
+
+    assert made.sum_q16 == round(3.5 * 65536)
+    assert made.sum_squares_q16 == round(6.25 * 65536)
+
+
+def test_different_bins_are_never_added() -> None:
+    other = Accumulator(BinSpec("log", 0.1, 10))
+    other.add(1.0)
+    made = other.histogram()
+    assert made is not None
+
+    with pytest.raises(ValueError, match="cannot be added"):
+        merge(histogram([1.0]), made)
+
+
+@pytest.mark.parametrize("name", sorted(SIGNALS))
+@given(value=finite)
+def test_every_value_has_one_of_256_bins(name: str, value: float) -> None:
+    assert 0 <= SIGNALS[name].index(value) < BINS
+
+
+def test_the_bins_of_a_signal_never_change() -> None:
+    assert {name: spec.id for name, spec in SIGNALS.items()} == {
+        "brightness": "lin:0:256",
+        "contrast": "lin:0:256",
+        "clipped_dark": "lin:0:1",
+        "clipped_bright": "lin:0:1",
+        "entropy": "lin:0:8",
+        "sharpness": "lin:-8:8",
+        "confidence": "lin:0:1",
+        "objects": "lin:0:256",
+        "latency_ms": "log:0.1:10000",
+    }
