@@ -7,7 +7,7 @@ which holds the snapshot and timestamp keys alone: it can neither add a release 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 from securesystemslib.signer import Signer
 from tuf.api.exceptions import UnsignedMetadataError
@@ -22,21 +22,11 @@ from fleet_server.signing.errors import (
     VersionBackError,
 )
 from fleet_server.signing.roots import RoleKeys, create_root, expires
+from ommatid.contract.trust.facts import ReleaseFacts
 
 TARGETS_DAYS: Final = 365
 ONLINE_DAYS: Final = 30
 MAX_TARGETS_BYTES: Final = 5_000_000  # what a device reads at most (tuf's own limit)
-
-
-class ReleaseFacts(TypedDict):
-    """What the release side says of one target beyond length and digest; devices trust these alone."""
-
-    model: str
-    version: str
-    target: str
-    hardware: list[str]
-    release_counter: int
-    minimum_agent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +101,7 @@ def add_target(
         TargetChangedError: There is a release of this path with other content.
     """
     signed = _read(targets, Targets)
-    entry = TargetFile(length, {"sha256": sha256}, path, {"custom": dict(facts)})
+    entry = TargetFile(length, {"sha256": sha256}, path, {"custom": facts.model_dump(mode="json")})
     if signed.targets.get(path, entry) != entry:
         raise TargetChangedError(
             f"{path} is already released, with other content or facts",
