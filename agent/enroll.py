@@ -1,0 +1,191 @@
+"""Join a fleet with a one-time token: believe nothing but the digests in it, and make the key here.
+
+The first request goes over unverified TLS, because there is no CA yet; what it brings is believed only if it has the
+digest in the token. Everything after that is verified against that CA, in 1970 too: the fleet's certificates are
+valid from then on.
+"""
+
+import re
+import secrets
+import socket
+from datetime import datetime
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urljoin
+
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from pydantic import BaseModel, ValidationError
+
+from agent.clock import Clock
+from agent.identity import (
+    Enrolment,
+    Identity,
+    IdentityFolder,
+    check_certificate,
+    key_and_request,
+    now_utc,
+    pinned,
+    write_public,
+    write_secret,
+)
+from agent.server_errors import answered, unreachable
+from ommatid.contract.digests import sha256_bytes
+from ommatid.contract.enrolment import EnrolAnswer, EnrolmentToken, EnrolRequest, Roots
+from ommatid.contract.topics import IDENTIFIER
+from ommatid.contract.trust.clock import BUILD_DATE
+from ommatid.disk import Disk
+from ommatid.errors import BadInputError, LinkError, TrustError
+
+TIMEOUT_S: Final = 20.0
+
+B = TypeVar("B", bound=BaseModel)
+
+
+class WrongServerError(TrustError):
+    """The server is not the one that the token was made for."""
+
+    def __init__(self, url: str, what: str) -> None:
+        """Name the server, and what it showed that the token does not know."""
+        super().__init__(
+            f"{url}: its {what} is not the one that the token names; nothing was sent to it",
+            hint="somebody may be between this device and the server, or the server was made anew: "
+            "check the address, then make a new token",
+        )
+
+
+def enroll(
+    state_dir: Path, token: EnrolmentToken, disk: Disk, clock: Clock, *, device: str | None, tags: tuple[str, ...]
+) -> Identity:
+    """Make this device a member of the fleet; doing it again with the same server changes nothing.
+
+    Raises:
+        BadInputError: The device id is not one, or this device is enrolled elsewhere.
+        LinkError: The server is not there, or refuses: the token is used up or expired, the id is taken.
+        TrustError: The server is not the one of the token.
+        StorageError: The state directory cannot be written.
+    """
+    if (known := already_enrolled(state_dir, token, device)) is not None:
+        return known
+    name = device or default_device()
+    if not IDENTIFIER.match(name):
+        raise BadInputError(f"--device {name}: not a device id", hint="use a-z, 0-9 and '-', at most 63 characters")
+    files = IdentityFolder(state_dir / "identity")
+    disk.mkdir(files.path)
+    files.path.chmod(0o700)
+    ca_pem = fetch_ca(token)
+    key, request = key_and_request(files, name, disk)
+    with httpx.Client(verify=pinned(ca_pem), timeout=TIMEOUT_S, trust_env=False) as client:
+        roots = fetch_roots(client, token)
+        body = EnrolRequest(token_secret=token.secret, device=name, csr_pem=request, tags=tags)
+        answer = _ask(client, "POST", urljoin(token.url, "/v1/enrol"), EnrolAnswer, body)
+    check_certificate(answer.certificate_pem, ca_pem, answer.device, key)
+    write_public(disk, files.ca, ca_pem)
+    write_public(disk, files.release_root, roots.release)
+    write_public(disk, files.director_root, roots.director)
+    write_public(disk, files.certificate, answer.certificate_pem)
+    enrolment = Enrolment(
+        url=token.url,
+        broker=answer.broker,
+        tenant=answer.tenant,
+        device=answer.device,
+        http_token=answer.http_token,
+        tags=tags,
+        certified_at=certified_at(clock),
+    )
+    write_secret(disk, files.enrolment, enrolment.model_dump_json(indent=2).encode())
+    return Identity(files, enrolment)
+
+
+def already_enrolled(state_dir: Path, token: EnrolmentToken, device: str | None) -> Identity | None:
+    """Return the identity when this device is a member of the token's fleet already.
+
+    Raises:
+        BadInputError: It is enrolled, but elsewhere or under another id.
+    """
+    known = Identity.load(state_dir)
+    if known is None:
+        return None
+    same_ca = _ca_digest(known.files.ca.read_text()) == token.ca_sha256
+    if same_ca and device in (None, known.enrolment.device):
+        return known
+    raise BadInputError(
+        f"{state_dir}: enrolled already, as {known.enrolment.device} at {known.enrolment.url}",
+        hint=f"to enrol it anew, remove the folder {known.files.path} first",
+    )
+
+
+def fetch_ca(token: EnrolmentToken) -> str:
+    """Return the fleet's CA as PEM, once its digest is that in the token.
+
+    Raises:
+        WrongServerError: It is another.
+        LinkError: The server is not there.
+    """
+    url = urljoin(token.url, "/v1/enrol/ca")
+    try:
+        # Nothing is believed of this answer but what has the token's digest.
+        answer = httpx.get(url, verify=False, timeout=TIMEOUT_S, trust_env=False)  # noqa: S501 - see above
+    except httpx.HTTPError as error:
+        raise unreachable(token.url, error) from error
+    answered(answer)
+    try:
+        digest = _ca_digest(answer.text)
+    except ValueError as error:
+        raise WrongServerError(token.url, "CA") from error
+    if digest != token.ca_sha256:
+        raise WrongServerError(token.url, "CA")
+    return x509_pem(answer.text)
+
+
+def fetch_roots(client: httpx.Client, token: EnrolmentToken) -> Roots:
+    """Return both trust roots, once their digests are those in the token.
+
+    Raises:
+        WrongServerError: One is another.
+        LinkError: The server is not there.
+    """
+    roots = _ask(client, "GET", urljoin(token.url, "/v1/enrol/roots"), Roots)
+    for what, text, expected in (
+        ("release root", roots.release, token.release_root_sha256),
+        ("director root", roots.director, token.director_root_sha256),
+    ):
+        if sha256_bytes(text.encode()) != expected:
+            raise WrongServerError(token.url, what)
+    return roots
+
+
+def default_device() -> str:
+    """Return an id from the host's name and chance: ids are unique over all tenants, and cards get cloned."""
+    host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")[:50]
+    return f"{host or 'device'}-{secrets.token_hex(3)}"
+
+
+def certified_at(clock: Clock) -> datetime:
+    """Return when a certificate came: never earlier than this release was made, whatever the clock says."""
+    return max(now_utc(clock.wall_s()), BUILD_DATE)
+
+
+def x509_pem(text: str) -> str:
+    """Return the one certificate in a PEM text, and nothing else of that text."""
+    return x509.load_pem_x509_certificate(text.encode()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _ca_digest(pem: str) -> str:
+    return x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA256()).hex()
+
+
+def _ask(client: httpx.Client, method: str, url: str, kind: type[B], body: BaseModel | None = None) -> B:
+    try:
+        content = body.model_dump_json().encode() if body is not None else None
+        answer = client.request(method, url, content=content, headers={"Content-Type": "application/json"})
+    except httpx.HTTPError as error:
+        raise unreachable(url, error) from error
+    answered(answer)
+    try:
+        return kind.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise LinkError(
+            f"{url}: not the answer that was expected: {error.errors()[0]['msg']}", hint="is this an Ommatid server?"
+        ) from error
