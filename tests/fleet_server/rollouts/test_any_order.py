@@ -122,11 +122,11 @@ class Fleet(RuleBasedStateMachine):
         if self.rollout.state is RolloutState.PAUSED:
             self.person_resumes()
         for _ in range(200):
+            self._everybody_does_as_told()
+            self.now += 1
             actions = self._advance()
             for action in actions:
                 self._apply(action)
-            self._everybody_commits()
-            self.now += 1
             if not actions and not self.rollout.state.active:
                 break
         assert not self.rollout.state.active
@@ -138,7 +138,7 @@ class Fleet(RuleBasedStateMachine):
             assert len(members) >= quotas(self.rollout.policy.stages, len(self.devices))[-1]
             assert all(device.running == RELEASE.digest for device in members)
 
-    def _everybody_commits(self) -> None:
+    def _everybody_does_as_told(self) -> None:
         for device in list(self.devices.values()):
             if device.member and device.member.state.pending:
                 member = replace(device.member, state=MemberState.COMMITTED, ended_at=self.now)
