@@ -1,11 +1,13 @@
 """One file that carries a model: a deterministic, uncompressed tar of manifest.json and what it names.
 
-Writing gives the same bytes for the same content. Reading is bounded: plain files only, in the manifest's order,
-sizes checked before a byte is read, nothing outside the target folder, nothing that the manifest does not name.
+Writing gives the same bytes for the same content, so reading needs no tar parser: each header must be, byte for byte,
+the one that the writer gives to the file which the manifest names next. What tar could otherwise carry (links,
+devices, other paths, long-name and PAX headers, a second manifest, anything at the end) differs, and is refused.
 """
 
 import hashlib
 import io
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,9 @@ from ommatid.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, BundleF
 from ommatid.errors import BadInputError, BundleError, DigestMismatchError
 
 CHUNK: Final = 1024 * 1024
+BLOCK: Final = tarfile.BLOCKSIZE
+_SIZE_FIELD: Final = slice(124, 136)
+_OCTAL: Final = re.compile(rb"[0-7]{11}\0")
 
 
 def write_bundle(path: Path, manifest: Manifest, sources: Mapping[str, Path]) -> None:
@@ -51,8 +56,8 @@ def read_manifest(path: Path) -> Manifest:
         BadInputError: There is no such file.
         BundleError: It is not a bundle.
     """
-    with _open(path) as tar:
-        return _first_entry(tar, path)
+    with _open(path) as file:
+        return _read_first(file, path)
 
 
 def verify_bundle(path: Path) -> Manifest:
@@ -62,10 +67,11 @@ def verify_bundle(path: Path) -> Manifest:
         BadInputError: There is no such file.
         BundleError: It is cut short, altered, or carries anything that the manifest does not name.
     """
-    with _open(path) as tar:
-        manifest = _first_entry(tar, path)
-        for entry, stream in _entries(tar, manifest, path):
-            _check(entry, _chunks(stream, entry, path), path)
+    with _open(path) as file:
+        manifest = _read_first(file, path)
+        for entry in manifest.files:
+            _check(entry, _content(file, entry, path), path)
+        _check_end(file, path)
         return manifest
 
 
@@ -78,14 +84,15 @@ def unpack_bundle(path: Path, folder: Path) -> Manifest:
     """
     folder.mkdir(parents=True)
     try:
-        with _open(path) as tar:
-            manifest = _first_entry(tar, path)
+        with _open(path) as file:
+            manifest = _read_first(file, path)
             (folder / MANIFEST_NAME).write_bytes(manifest.encode())
-            for entry, stream in _entries(tar, manifest, path):
+            for entry in manifest.files:
                 target = folder / entry.path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("xb") as file:
-                    _check(entry, _written(_chunks(stream, entry, path), file), path)
+                with target.open("xb") as unpacked:
+                    _check(entry, _written(_content(file, entry, path), unpacked), path)
+            _check_end(file, path)
             return manifest
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,57 +107,73 @@ def _plain_entry(name: str, size: int) -> tarfile.TarInfo:
     return info
 
 
+def _header(name: str, size: int) -> bytes:
+    """Return the one block that announces a file in a bundle."""
+    return _plain_entry(name, size).tobuf(tarfile.USTAR_FORMAT)
+
+
 @contextmanager
-def _open(path: Path) -> Iterator[tarfile.TarFile]:
+def _open(path: Path) -> Iterator[IO[bytes]]:
     if not path.is_file():
         raise BadInputError(f"{path}: no such bundle", hint="`optimizer build` makes one")
-    try:
-        with tarfile.open(path, "r:") as tar:
-            yield tar
-    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
-        raise BundleError(f"{path}: not a bundle, or cut short ({error})", hint="fetch or build it again") from error
+    with path.open("rb") as file:
+        yield file
 
 
-def _first_entry(tar: tarfile.TarFile, path: Path) -> Manifest:
-    info = tar.next()
-    if info is None or info.name != MANIFEST_NAME or not info.isreg():
-        raise BundleError(f"{path}: not a bundle: it does not begin with {MANIFEST_NAME}")
-    if info.size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path}: {MANIFEST_NAME} claims {info.size} bytes; at most {MAX_MANIFEST_BYTES} are read")
-    stream = tar.extractfile(info)
-    content = stream.read(info.size) if stream else b""
+def _read_first(file: IO[bytes], path: Path) -> Manifest:
+    """Read the manifest, which says what every byte after it must be, and how many there are."""
+    header = file.read(BLOCK)
+    field = header[_SIZE_FIELD]
+    size = int(field[:-1], 8) if _OCTAL.fullmatch(field) else 0
+    if header != _header(MANIFEST_NAME, size):
+        raise BundleError(f"{path}: not a bundle: it does not begin with a plain {MANIFEST_NAME}")
+    if size > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path}: {MANIFEST_NAME} claims {size} bytes; at most {MAX_MANIFEST_BYTES} are read")
+    content = b"".join(_file(file, MANIFEST_NAME, size, path))
     manifest = parse_manifest(content)
     if manifest.encode() != content:
         raise BundleError(f"{path}: {MANIFEST_NAME} is not in canonical form")
     return manifest
 
 
-def _entries(tar: tarfile.TarFile, manifest: Manifest, path: Path) -> Iterator[tuple[BundleFile, IO[bytes]]]:
-    """Yield each named file with its content, refusing anything else the tar holds."""
-    for expected in manifest.files:
-        info = tar.next()
-        if info is None:
-            raise BundleError(f"{path}: cut short: {expected.path} is missing", hint="fetch or build it again")
-        if not info.isreg() or info.name != expected.path:
-            raise BundleError(f"{path}: holds {info.name!r} where the manifest names {expected.path!r}")
-        if info.size != expected.size_bytes:
-            raise BundleError(f"{path}: {info.name} claims {info.size} bytes, the manifest {expected.size_bytes}")
-        stream = tar.extractfile(info)
-        if stream is None:
-            raise BundleError(f"{path}: {info.name} is not a plain file")
-        yield expected, stream
-    if (extra := tar.next()) is not None:
-        raise BundleError(f"{path}: holds {extra.name!r}, which the manifest does not name")
+def _content(file: IO[bytes], entry: BundleFile, path: Path) -> Iterator[bytes]:
+    """Yield the content of the next file, which must be `entry`."""
+    header = file.read(BLOCK)
+    if len(header) < BLOCK:
+        raise _cut_short(path, entry.path)
+    if header != _header(entry.path, entry.size_bytes):
+        raise BundleError(
+            f"{path}: something else stands where the manifest names {entry.path} of {entry.size_bytes} bytes",
+            hint="the bundle is damaged or altered: fetch or build it again",
+        )
+    yield from _file(file, entry.path, entry.size_bytes, path)
 
 
-def _chunks(stream: IO[bytes], entry: BundleFile, path: Path) -> Iterator[bytes]:
-    remaining = entry.size_bytes
+def _file(file: IO[bytes], name: str, size: int, path: Path) -> Iterator[bytes]:
+    remaining = size
     while remaining:
-        chunk = stream.read(min(CHUNK, remaining))
+        chunk = file.read(min(CHUNK, remaining))
         if not chunk:
-            raise BundleError(f"{path}: cut short in {entry.path}", hint="fetch or build it again")
+            raise _cut_short(path, name)
         remaining -= len(chunk)
         yield chunk
+    padding = -size % BLOCK
+    if file.read(padding) != bytes(padding):
+        raise BundleError(f"{path}: the space after {name} is not empty", hint="fetch or build it again")
+
+
+def _check_end(file: IO[bytes], path: Path) -> None:
+    """Require the end that tar writes: zeros up to the next whole record, at least two blocks, then nothing."""
+    rest = 2 * BLOCK + -(file.tell() + 2 * BLOCK) % tarfile.RECORDSIZE
+    if file.read(rest + 1) != bytes(rest):
+        raise BundleError(
+            f"{path}: does not end after the files that the manifest names",
+            hint="the bundle is cut short or altered: fetch or build it again",
+        )
+
+
+def _cut_short(path: Path, name: str) -> BundleError:
+    return BundleError(f"{path}: cut short in {name}", hint="fetch or build it again")
 
 
 def _written(chunks: Iterator[bytes], file: IO[bytes]) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ SCHEMA: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 MAX_MANIFEST_BYTES: Final = 1024 * 1024
 MAX_FILES: Final = 256
+MAX_FILE_BYTES: Final = 8**11 - 1  # what a plain tar header can say
 MAX_GOLDEN: Final = 16
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$")]
@@ -54,7 +55,7 @@ class BundleFile(Signed):
 
     path: FilePath
     role: Literal["model", "weights", "labels", "golden", "reference", "report"]
-    size_bytes: NonNegativeInt
+    size_bytes: NonNegativeInt = Field(le=MAX_FILE_BYTES)
     sha256: Sha256
 
 
