@@ -17,28 +17,19 @@ class Clock(Protocol):
         ...
 
 
-class Desired(Protocol):
-    """A director document that the trust rules let through."""
-
-    @property
-    def rev(self) -> int:
-        """Its number, higher than that of any document before."""
-        ...
-
-    @property
-    def assignment(self) -> Assigned | None:
-        """What the device shall run; None when the director names nothing."""
-        ...
-
-
 class Trust(Protocol):
-    """The trust rules and their floors."""
+    """The trust rules and their floors: ommatid.contract.trust, told who this device is."""
 
-    def check(self, director: bytes, /) -> Desired:
-        """Verify a director document against the release side; raise TrustError if it is refused."""
+    def check(self, document: bytes, /) -> Assigned | None:
+        """Verify a director document against the release side; return what to run, or None to run what runs.
+
+        Raises:
+            TrustError: It is refused.
+            LinkError: The release side cannot be reached.
+        """
         ...
 
-    def raise_floor(self, model: str, counter: int, /) -> None:
+    def raise_counter_floor(self, model: str, counter: int, /) -> None:
         """Refuse releases of `model` below `counter` from now on; a lower counter than the floor changes nothing."""
         ...
 

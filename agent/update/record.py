@@ -1,6 +1,7 @@
 """What the engine knows of the update under way: one small file, fsynced before each act."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -39,6 +40,7 @@ class Record(BaseModel):
     trial_passed: bool = False
     attempts: dict[UpdateState, NonNegativeInt] = Field(default_factory=dict)
     part_bytes: NonNegativeInt = Field(0, description="size of the download at the last attempt")
+    restarts: NonNegativeInt = Field(0, description="of the agent, during this probation")
     error: str | None = Field(None, description="class of what went wrong")
     reason: str | None = None
     remember: bool = Field(False, description="the model itself is at fault")
@@ -64,13 +66,27 @@ class Record(BaseModel):
         """Return the record with one attempt more at what `state` does."""
         return self.model_copy(update={"attempts": {**self.attempts, state: self.attempts.get(state, 0) + 1}})
 
-    def measured(self, **figures: float) -> Self:
+    def untried(self, state: UpdateState) -> Self:
+        """Return the record with one attempt less: it was called off, and did not fail."""
+        return self.model_copy(update={"attempts": {**self.attempts, state: max(0, self.attempts.get(state, 0) - 1)}})
+
+    def tried_download(self, part_bytes: int) -> Self:
+        """Return the record with one attempt more to download; the first one, if the last got us further."""
+        before = 0 if part_bytes > self.part_bytes else self.attempts.get(UpdateState.DOWNLOADING, 0)
+        attempts = {**self.attempts, UpdateState.DOWNLOADING: before + 1}
+        return self.model_copy(update={"attempts": attempts, "part_bytes": part_bytes})
+
+    def measured(self, figures: Mapping[str, float]) -> Self:
         """Return the record with figures added."""
         return self.model_copy(update={"figures": {**self.figures, **figures}})
 
     def blamed(self, error: str, reason: str, *, remember: bool, retriable: bool) -> Self:
         """Return the record with what went wrong, still in its state."""
         return self.model_copy(update={"error": error, "reason": reason, "remember": remember, "retriable": retriable})
+
+    def cleared(self) -> Self:
+        """Return the record with nothing wrong."""
+        return self.model_copy(update={"error": None, "reason": None, "remember": False, "retriable": False})
 
     def ended(self, state: UpdateState) -> Self:
         """Return the record in a final state; a model at fault is remembered."""

@@ -13,6 +13,11 @@ class Assigned(Protocol):
     """What the trust rules let through: facts of the release side, chosen by the director."""
 
     @property
+    def rev(self) -> int:
+        """The number of the director document, higher than that of any before."""
+        ...
+
+    @property
     def path(self) -> str:
         """The release target, NAME/NAME-VERSION-TARGET.bundle."""
         ...

@@ -108,6 +108,9 @@ class _Blame:
     reason: str
 
 
+_BUSY: Final = "LoadingError"
+"""The loop's answer to `load` while it loads."""
+
 REST: Final = Step(Act.REST)
 WAIT: Final = Step(Act.WAIT)
 
@@ -136,7 +139,9 @@ def decide(record: Record, facts: Facts, policy: Policy) -> Step:  # noqa: PLR09
             return _probation(record, release.sha256, facts, policy)
 
 
-def after_error(record: Record, act: Act, error: OmmatidError, running: str | None, policy: Policy) -> Step:
+def after_error(  # noqa: PLR0911 (a table, one line a kind of error)
+    record: Record, act: Act, error: OmmatidError, running: str | None, policy: Policy
+) -> Step:
     """Return what follows from an act that failed; `running` is what the loop starts from."""
     blame = _Blame(type(error).__name__, str(error))
     if isinstance(error, OrderRefusedError):
@@ -144,6 +149,8 @@ def after_error(record: Record, act: Act, error: OmmatidError, running: str | No
     if record.state is State.PROBATION:
         return _after_error_in_probation(record, act, error, blame, running, policy)
     match error:
+        case OrderRefusedError() if error.error == _BUSY:
+            return WAIT
         case BundleError() | OrderRefusedError():
             return _end(State.REFUSED, blame, remember=True)
         case DownloadRefusedError():
@@ -159,7 +166,7 @@ def after_error(record: Record, act: Act, error: OmmatidError, running: str | No
 def _after_error_in_probation(
     record: Record, act: Act, error: OmmatidError, blame: _Blame, running: str | None, policy: Policy
 ) -> Step:
-    if act is Act.LOAD and isinstance(error, OrderRefusedError):
+    if act is Act.LOAD and isinstance(error, OrderRefusedError) and error.error != _BUSY:
         return _back(blame)
     if act is not Act.COMMIT or record.attempts.get(State.COMMITTED, 0) < policy.attempts:
         return WAIT

@@ -67,6 +67,10 @@ class Store:
         """Return where a bundle is downloaded to."""
         return self._downloads / f"{digest}.part"
 
+    def part_bytes(self, digest: str) -> int:
+        """Return how much of a bundle is downloaded."""
+        return _size(self.part(digest))
+
     def holds(self, digest: str) -> bool:
         """Tell whether a bundle is installed."""
         return self.folder(digest).is_dir()
