@@ -39,7 +39,6 @@ class RolloutRequest(BaseModel):
     max_failures: str = Field(DEFAULT_MAX_FAILURES, max_length=20, description="abort at so many failed devices")
     min_success: str = Field(DEFAULT_MIN_SUCCESS, max_length=20, description="how much of a stage must commit")
     patience_s: float = Field(DEFAULT_PATIENCE_S, ge=1, le=30 * 86400, description="wait for a device that fell silent")
-    dry_run: bool = Field(default=False, description="answer with the plan, and change nothing")
 
 
 class View(BaseModel):
