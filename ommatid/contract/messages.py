@@ -8,7 +8,7 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ommatid.contract.digests import Sha256
 from ommatid.contract.topics import IDENTIFIER
@@ -19,13 +19,20 @@ MAX_MESSAGE_BYTES = 256 * 1024
 
 Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER.pattern)]
 Text = Annotated[str, StringConstraints(max_length=2000)]
+MAX_COUNT = 2**53
+"""What every JSON parser and every database can hold."""
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Ordinal = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Bin = Annotated[int, Field(ge=0, le=255)]
+Moment = Annotated[int, Field(ge=-(2**100), le=2**100)]
+"""A sum of fixed-point values; merged sums of years stay far below."""
 BootId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Message(BaseModel):
     """A received message: unknown fields are ignored, so that neighbouring releases understand each other."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     v: Literal[1] = 1
 
@@ -64,14 +71,14 @@ class ModelRef(Message):
     version: Text
     target: Text
     digest: Sha256
-    release_counter: NonNegativeInt
+    release_counter: Count
 
 
 class Report(Message):
     """What every report carries; (device, boot, seq) is its identity."""
 
     boot: BootId
-    seq: PositiveInt
+    seq: Ordinal
     uptime_s: float = Field(ge=0, allow_inf_nan=False, description="monotonic, since the supervisor started")
     sent_at: Text = Field(description="the device's own clock, RFC 3339; may be wrong")
 
@@ -83,20 +90,20 @@ class Hello(Report):
     agent: Text
     arch: Text
     runtimes: dict[str, str] = Field(default_factory=dict, description="runtime name -> version")
-    memory_bytes: NonNegativeInt = 0
+    memory_bytes: Count = 0
     tags: tuple[Text, ...] = ()
     models: tuple[ModelRef, ...] = ()
-    desired_rev: NonNegativeInt = Field(0, description="the newest director document accepted")
+    desired_rev: Count = Field(0, description="the newest director document accepted")
 
 
 class UpdateReport(Report):
     """One change of state of one update. Channel `reported`."""
 
     kind: Literal["update"] = "update"
-    desired_rev: NonNegativeInt
+    desired_rev: Count
     model: ModelRef
     state: UpdateState
-    attempt: PositiveInt = 1
+    attempt: Ordinal = 1
     error: Text | None = Field(None, description="class of the error, for a bad end")
     reason: Text | None = Field(None, description="one sentence for the operator")
     figures: dict[str, float] = Field(default_factory=dict, description="measurements of this step, units in names")
@@ -126,13 +133,13 @@ class Histogram(BaseModel):
     Sums are integers of fixed-point values (value * 2**16), so that addition is exact and associative.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     bins: Text = Field(description="id of the bin specification; fixed for ever for one signal")
-    counts: dict[int, PositiveInt] = Field(description="sparse: bin index 0..255 -> frames")
-    n: NonNegativeInt
-    sum_q16: int
-    sum_squares_q16: NonNegativeInt
+    counts: dict[Bin, Ordinal] = Field(description="sparse: bin index 0..255 -> frames")
+    n: Count
+    sum_q16: Moment
+    sum_squares_q16: Moment = Field(ge=0)
     min: float | None = None
     max: float | None = None
 
@@ -145,11 +152,11 @@ class Window(Report):
     model: ModelRef | None = None
     started_at: Text
     duration_s: float = Field(gt=0, allow_inf_nan=False)
-    frames: NonNegativeInt
-    dropped: NonNegativeInt
-    flagged: NonNegativeInt = Field(0, description="frames that failed a quality check")
+    frames: Count
+    dropped: Count
+    flagged: Count = Field(0, description="frames that failed a quality check")
     signals: dict[str, Histogram] = Field(default_factory=dict)
-    classes: dict[str, PositiveInt] = Field(default_factory=dict, description="label -> detections")
+    classes: dict[str, Ordinal] = Field(default_factory=dict, description="label -> detections")
 
 
 class SourceStatus(Message):
@@ -158,8 +165,8 @@ class SourceStatus(Message):
     name: Text
     state: Literal["starting", "running", "down", "ended"]
     fps: float = Field(0, ge=0, allow_inf_nan=False, description="frames inferred a second")
-    frames: NonNegativeInt = 0
-    dropped: NonNegativeInt = 0
+    frames: Count = 0
+    dropped: Count = 0
     p50_ms: float | None = Field(None, description="inference with pre- and post-processing")
     p99_ms: float | None = None
     quality: Literal["ok", "flagged", "learning", "unsupported"] = "learning"
@@ -173,9 +180,9 @@ class SwapFigures(Message):
 
     digest: Sha256
     load_ms: float
-    frames: NonNegativeInt
-    dropped: NonNegativeInt = Field(description="frames nobody read in that time")
-    dropped_by_swap: NonNegativeInt = Field(description="the same, beyond the steady rate")
+    frames: Count
+    dropped: Count = Field(description="frames nobody read in that time")
+    dropped_by_swap: Count = Field(description="the same, beyond the steady rate")
     p99_ms: float
 
 
@@ -190,14 +197,14 @@ class State(Message):
     update: UpdateState = UpdateState.IDLE
     sources: tuple[SourceStatus, ...] = ()
     last_swap: SwapFigures | None = None
-    spool: NonNegativeInt = Field(0, description="reports not yet acknowledged")
+    spool: Count = Field(0, description="reports not yet acknowledged")
 
 
 class Ack(Message):
     """All reports of this boot up to and with `seq` are stored."""
 
     boot: BootId
-    seq: PositiveInt
+    seq: Ordinal
 
 
 M = TypeVar("M", bound=Message)

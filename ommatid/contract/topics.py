@@ -41,7 +41,7 @@ class DeviceTopics:
     def __post_init__(self) -> None:
         """Refuse names that would escape their topic level."""
         for name in (self.tenant, self.device):
-            if not IDENTIFIER.match(name):
+            if not IDENTIFIER.fullmatch(name):
                 raise MessageError(f"{name!r} is not an identifier (a-z, 0-9 and '-', at most 63)")
 
     @property
