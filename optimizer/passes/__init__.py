@@ -1,0 +1,1 @@
+"""The steps of a build; each takes an artifact and returns one."""
