@@ -11,11 +11,12 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Final
 
-from agent.loop.inbox import CapturedFrame, Inbox
+from agent.loop.inbox import Inbox
 from agent.loop.protocol import SourcePush, SourceState
 from agent.loop.sources import Picture, Source, SourceSpec, open_source
 from ommatid.backoff import Backoff
 from ommatid.errors import SourceError
+from ommatid.vision.frame import Frame
 
 REOPEN: Final = Backoff(first_s=0.5, most_s=30.0)
 LATEST_S: Final = 1.0
@@ -104,9 +105,9 @@ class Reader:
                 self._inbox.put_when_free(self._frame(picture, time.monotonic()))
             self._change("running")
 
-    def _frame(self, picture: Picture, captured_s: float) -> CapturedFrame:
+    def _frame(self, picture: Picture, captured_s: float) -> Frame:
         wall_s = time.time() - (time.monotonic() - captured_s)
-        frame = CapturedFrame(self.name, self._index, picture, captured_s, round(wall_s * 1000))
+        frame = Frame(picture, self._index, self.name, round(captured_s * 1e9), wall_s)
         self._index += 1
         self._attempt = 0
         return frame

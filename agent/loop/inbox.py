@@ -8,25 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-
-@dataclass(frozen=True, slots=True)
-class CapturedFrame:
-    """One picture of one source.
-
-    index: counts all pictures of the source since the loop started, from 0, those never inferred included.
-    bgr: uint8 (height, width, 3).
-    captured_s: monotonic clock, when it was there or, for a file, when it was due.
-    captured_at_ms: the same on the wall clock, since 1970.
-    """
-
-    source: str
-    index: int
-    bgr: NDArray[np.uint8]
-    captured_s: float
-    captured_at_ms: int
+from ommatid.vision.frame import Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +26,25 @@ class Inbox:
         """Make an empty slot for each name."""
         self._changed = threading.Condition()
         self._order = list(sources)
-        self._slots: dict[str, CapturedFrame] = {}
+        self._slots: dict[str, Frame] = {}
         self._counts = dict.fromkeys(sources, Counts())
         self._busy_with: str | None = None
         self._woken = False
         self._closed = False
 
-    def put(self, frame: CapturedFrame) -> None:
+    def put(self, frame: Frame) -> None:
         """Store `frame` without blocking, replacing an unread one of the same source."""
         with self._changed:
             self._store(frame)
 
-    def put_when_free(self, frame: CapturedFrame) -> None:
+    def put_when_free(self, frame: Frame) -> None:
         """Wait until the frame before was read, then store `frame`; after `close` store nothing."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or frame.source not in self._slots)
             if not self._closed:
                 self._store(frame)
 
-    def take(self, timeout_s: float) -> CapturedFrame | None:
+    def take(self, timeout_s: float) -> Frame | None:
         """Return the newest frame of the next source, or None after `timeout_s` or a `wake`.
 
         The frame taken before counts as done.
@@ -102,14 +84,14 @@ class Inbox:
             counts = list(self._counts.values())
         return Counts(sum(each.captured for each in counts), sum(each.dropped for each in counts))
 
-    def _store(self, frame: CapturedFrame) -> None:
+    def _store(self, frame: Frame) -> None:
         before = self._counts[frame.source]
         unread = frame.source in self._slots
         self._counts[frame.source] = Counts(before.captured + 1, before.dropped + unread)
         self._slots[frame.source] = frame
         self._changed.notify_all()
 
-    def _next(self) -> CapturedFrame | None:
+    def _next(self) -> Frame | None:
         for place, source in enumerate(self._order):
             if source in self._slots:
                 self._order.append(self._order.pop(place))

@@ -6,7 +6,7 @@ by itself. Standard library only: the supervisor reads the same classes, and the
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from ommatid.errors import MessageError, OmmatidError
@@ -47,7 +47,8 @@ class FramePush:
     latency_ms: from the moment that the loop took the frame to its result.
     age_ms: from capture to result.
     digest: the model that saw it; None when there is no model.
-    quality: the signals of the quality checks by name; `flags` are the checks that failed.
+    quality_state: what is known of the frame: ok, flagged, learning, unsupported; None when it was not judged.
+    quality: the signals of the quality checks by name; `flags` are the reasons why the frame is flagged.
     frames, dropped: of this source, since the loop started; a dropped frame was read by nobody.
     error: why there is no result, when the model failed on this frame.
     """
@@ -62,7 +63,8 @@ class FramePush:
     digest: str | None = None
     width: int = 0
     height: int = 0
-    quality: Mapping[str, float] | None = None
+    quality_state: str | None = None
+    quality: Mapping[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     objects: tuple[FoundObject, ...] = ()
     error: str | None = None
@@ -264,8 +266,8 @@ def _frame_document(push: FramePush) -> dict[str, Any]:
             {"label": found.label, "confidence": found.confidence, "xyxy": found.xyxy} for found in push.objects
         ],
     }
-    if push.quality is not None:
-        document["quality"] = {**push.quality, "flags": push.flags}
+    if push.quality_state is not None:
+        document["quality"] = {"state": push.quality_state, "flags": push.flags, **push.quality}
     if push.error is not None:
         document["error"] = push.error
     return document
@@ -277,10 +279,11 @@ def _frame_push(document: Mapping[str, Any]) -> FramePush:
         FoundObject(found["label"], found["confidence"], tuple(found["xyxy"]) if found.get("xyxy") else None)
         for found in document.get("objects", ())
     )
-    quality = document.get("quality")
-    if quality is not None:
-        known["flags"] = tuple(quality.get("flags", ()))
-        known["quality"] = {name: value for name, value in quality.items() if name != "flags"}
+    quality = dict(known.pop("quality", None) or {})
+    if quality:
+        known["quality_state"] = str(quality.pop("state"))
+        known["flags"] = tuple(quality.pop("flags"))
+        known["quality"] = quality
     return FramePush(**known)
 
 

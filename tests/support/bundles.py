@@ -33,6 +33,8 @@ from ommatid.contract.manifest import (
 from ommatid.runtime.golden import write_image, write_outputs, write_reference
 from ommatid.runtime.model import Model
 from ommatid.runtime.spec import parse_spec
+from ommatid.vision.reference import ReferenceProfile
+from ommatid.vision.signals import measure
 
 Fault = Literal["golden", "agreement", "nan", "slow", "hang", "memory", "garbage", "crash"]
 """What is wrong with a model.
@@ -46,6 +48,7 @@ LABELS: Final = ("background", "bright", "dark")
 SIZE: Final = 32
 CELL: Final = 8
 ANCHORS: Final = 3
+PROFILED: Final = 16
 _ROLES: Final[dict[str, Literal["model", "labels", "golden", "reference"]]] = {
     "model.onnx": "model",
     "labels.txt": "labels",
@@ -115,7 +118,8 @@ def _write_content(
 ) -> Manifest:
     (folder / "golden").mkdir()
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
-    (folder / "reference.json").write_text("{}", encoding="utf-8")
+    profile = ReferenceProfile.of(measure(picture(number)) for number in range(PROFILED))
+    (folder / "reference.json").write_bytes(profile.encode())
     (folder / "model.onnx").write_bytes(_model(None))
     golden = [_sample(number) for number in range(samples)]
     draft = _manifest(folder, name, version, target, minimum_agent, golden, listed=[])
