@@ -33,9 +33,9 @@ def classify(scores: NDArray[np.float32], activation: Literal["softmax", "none"]
         raise ValueError(f"scores of shape {scores.shape}, not (1, classes)")
     if not np.isfinite(scores).all():
         raise ValueError("the scores hold a value that is no finite number")
-    row = scores[0].astype(np.float32)
+    row = scores[0].astype(np.float64)  # the difference of two float32 may be larger than any float32
     if activation == "softmax":
         row = np.exp(row - row.max())
         row /= row.sum()
     class_id = np.argsort(-row, kind="stable")[:top_k].astype(np.int32)
-    return Classification(np.clip(row[class_id], 0, 1), class_id)
+    return Classification(np.clip(row[class_id], 0, 1).astype(np.float32), class_id)

@@ -16,6 +16,8 @@ from ommatid.vision.nms import suppress
 from ommatid.vision.resize import Transform
 from ommatid.vision.results import Detections
 
+_FARTHEST: Final = 1e4
+"""A centre is at most this many anchors away: far outside any picture, and no product overflows."""
 _LARGEST_LOG_SIZE: Final = math.log(1000 / 16)
 """A box is at most 62.5 times its anchor, so that no exponential overflows. Source: torchvision's BoxCoder."""
 
@@ -138,7 +140,7 @@ class SsdDecoder:
         """Return the candidates' boxes as (x1, y1, x2, y2) in pixels of the input."""
         anchors = self.anchors[candidates]
         scaled = offsets.astype(np.float32) / self._box_scale
-        centre = scaled[:, :2] * anchors[:, 2:] + anchors[:, :2]
+        centre = np.clip(scaled[:, :2], -_FARTHEST, _FARTHEST) * anchors[:, 2:] + anchors[:, :2]
         half = np.exp(np.minimum(scaled[:, 2:], np.float32(_LARGEST_LOG_SIZE))) * anchors[:, 2:] / np.float32(2)
         yxyx = np.concatenate([centre - half, centre + half], axis=1)
         return np.asarray(yxyx[:, [1, 0, 3, 2]] * self._size, np.float32)
@@ -157,7 +159,7 @@ def best_class(
     if activation == "sigmoid":
         confidence = 1 / (1 + np.exp(-np.clip(best, -80, 80)))
     elif activation == "softmax":
-        peak = scores.max(axis=1)
+        peak = scores.max(axis=1).astype(np.float64)
         confidence = np.exp(best - peak) / np.exp(scores - peak[:, None]).sum(axis=1)
     else:
         confidence = best

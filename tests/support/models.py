@@ -133,7 +133,7 @@ def write_classifier_tflite(path: Path) -> Path:
     return path
 
 
-def _tflite_tensor(name: str, shape: tuple[int, ...], kind: int, buffer: int) -> Any:
+def _tflite_tensor(name: str, shape: tuple[int, ...], kind: int, buffer: int) -> tfl.TensorT:
     tensor = tfl.TensorT()
     tensor.name, tensor.shape, tensor.type, tensor.buffer = name, list(shape), kind, buffer
     return tensor
