@@ -40,7 +40,7 @@ Fault = Literal["golden", "agreement", "nan", "slow", "hang", "memory", "garbage
 """What is wrong with a model.
 
 golden: its outputs are not the stored ones. agreement: the float model saw something else. nan: it gives NaN.
-slow: about 30 times slower. hang: it does not end within minutes. memory: one run takes 2 GB. garbage: the file is no
+slow: dozens of times slower. hang: it does not end within minutes. memory: one run takes 2 GB. garbage: the file is no
 model. crash: loading it overflows the runtime's stack, and the process dies by SIGSEGV.
 """
 
@@ -260,7 +260,7 @@ def _fault(
         case "nan":
             return [helper.make_node("Div", ["zero", "nothing"], ["trouble"])], {}, []
         case "slow" | "hang":
-            return _busy(24 if fault == "slow" else 40, 384 if fault == "slow" else 6000)
+            return _busy(24, 384) if fault == "slow" else _busy(1000, 2000)
         case "memory":
             nodes = [
                 helper.make_node("Expand", ["zero", "huge"], ["filled"]),

@@ -34,7 +34,7 @@ def make_video(path: Path, frames: int = 20, fps: float = 20.0, width: int = 64,
 @contextmanager
 def short_folder() -> Iterator[Path]:
     """Yield a folder whose path is short enough for a Unix socket in it."""
-    with tempfile.TemporaryDirectory(prefix="om-", dir="/tmp") as folder:  # noqa: S108 - the short path is the point
+    with tempfile.TemporaryDirectory(prefix="om-", dir="/tmp") as folder:
         yield Path(folder)
 
 
