@@ -27,7 +27,6 @@ class Metrics:
         self.batch_seconds = Histogram(
             "ommatid_fleet_ingest_batch_seconds", "Time to store one batch of messages", registry=self.registry
         )
-        self.devices = Gauge("ommatid_fleet_devices", "Devices by state", ["state"], registry=self.registry)
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a figure that is read whenever it is asked for."""

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
 from securesystemslib.signer import Signer
 from sqlalchemy import select
 from tuf.api.metadata import Metadata, Snapshot, TargetFile, Targets, Timestamp
@@ -25,6 +26,7 @@ from fleet_server.signing.errors import PublishError
 from fleet_server.signing.release import Repository, publish, renew
 from ommatid.contract.bundle import verify_bundle
 from ommatid.contract.manifest import Manifest
+from ommatid.contract.trust.facts import ReleaseFacts, release_path
 from ommatid.disk import RealDisk, replace_file
 from ommatid.errors import BundleError
 
@@ -107,6 +109,12 @@ class ReleaseRepository:
             statement = select(Release).where(Release.tenant == self._tenant, Release.path.in_(added))
             return list(session.scalars(statement))
 
+    def every(self, tenant: str) -> list[Release]:
+        """Return the releases of a tenant, the newest first."""
+        with self._database.read() as session:
+            statement = select(Release).where(Release.tenant == tenant).order_by(Release.id.desc())
+            return list(session.scalars(statement))
+
     def reconcile(self) -> None:
         """Add the rows that a server which died did not write any more."""
         with self._lock, self._database.read() as session:
@@ -143,18 +151,22 @@ class ReleaseRepository:
             raise PublishError(f"{path}: signed with {entry.length} bytes, but the bundle has {file.stat().st_size}")
         manifest = verify_bundle(file)
         facts = _facts(entry)
-        expected = {
-            "model": manifest.name,
-            "version": manifest.version,
-            "target": manifest.target,
-            "hardware": list(manifest.compatible.arch),
-            "minimum_agent": manifest.compatible.minimum_agent,
-        }
-        for name, value in expected.items():
-            if facts.get(name) != value:
-                raise PublishError(f"{path}: signed with {name} {facts.get(name)!r}, but the bundle says {value!r}")
-        if path != f"{manifest.name}/{manifest.bundle_name}":
-            raise PublishError(f"{path}: this bundle belongs to {manifest.name}/{manifest.bundle_name}")
+        expected = ReleaseFacts(
+            model=manifest.name,
+            version=manifest.version,
+            target=manifest.target,
+            hardware=manifest.compatible.arch,
+            release_counter=facts.release_counter,
+            minimum_agent=manifest.compatible.minimum_agent,
+        )
+        for name in ReleaseFacts.model_fields:
+            if getattr(facts, name) != getattr(expected, name):
+                raise PublishError(
+                    f"{path}: signed with {name} {getattr(facts, name)!r}, but the bundle says "
+                    f"{getattr(expected, name)!r}"
+                )
+        if path != release_path(facts):
+            raise PublishError(f"{path}: this bundle belongs to {release_path(facts)}")
         return manifest
 
     def _write(self, repository: Repository) -> None:
@@ -186,7 +198,7 @@ class ReleaseRepository:
             "length": entry.length,
             "hardware": list(manifest.compatible.arch),
             "minimum_agent": manifest.compatible.minimum_agent,
-            "release_counter": _facts(entry)["release_counter"],
+            "release_counter": _facts(entry).release_counter,
             "manifest": manifest.model_dump(mode="json"),
             "evidence": manifest.evidence.model_dump(mode="json"),
             "pushed_at": now,
@@ -199,7 +211,10 @@ def _targets(document: bytes) -> dict[str, TargetFile]:
     return signed.targets
 
 
-def _facts(entry: TargetFile) -> dict[str, Any]:
-    if not isinstance(entry.custom, dict):
-        raise BundleError(f"{entry.path}: the releases document says nothing of this release")
-    return entry.custom
+def _facts(entry: TargetFile) -> ReleaseFacts:
+    try:
+        return ReleaseFacts.model_validate(entry.custom)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "facts"
+        raise PublishError(f"{entry.path}: {place}: {first['msg']}") from error

@@ -3,13 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Event
 
 from fleet_server.authority import Authority
+from fleet_server.broker import Broker
+from fleet_server.bundles import BundleStore
 from fleet_server.changes import Changes
 from fleet_server.database.engine import Database
 from fleet_server.director import Director
+from fleet_server.enrolment import Enrolment
+from fleet_server.metrics import Metrics
 from fleet_server.places import Places
+from fleet_server.releases import ReleaseRepository
 from fleet_server.settings import Settings
+from ommatid.mqtt import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,14 @@ class Services:
     settings: Settings
     database: Database
     authority: Authority
+    broker: Broker
+    session: Session
     director: Director
+    enrolment: Enrolment
+    releases: ReleaseRepository
+    bundles: BundleStore
     changes: Changes
+    metrics: Metrics
+    reconnected: Event
+    """Set whenever the broker has accepted us: it may have lost what it retained."""
     now: Callable[[], datetime]

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError
 
@@ -31,6 +31,18 @@ class Settings(BaseModel):
     )
     max_bundle_bytes: PositiveInt = Field(2 * 1024**3, description="largest bundle that is taken")
     certificate_days: PositiveInt = Field(90, description="life of a device's certificate")
+
+    @classmethod
+    def checked(cls, **values: object) -> Self:
+        """Return settings from a command line's values.
+
+        Raises:
+            BadInputError: One of them is not possible; it is named.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _wrong("--" + str(error.errors()[0]["loc"][0]).replace("_", "-"), error) from error
 
     @property
     def url(self) -> str:
@@ -70,9 +82,11 @@ def load_settings(path: Path) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path}: not TOML: {error}", hint="correct this line") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(f"{path}: {place}: {first['msg']}", hint="correct this setting") from error
+        raise _wrong(f"{path}: {'.'.join(str(part) for part in error.errors()[0]['loc'])}", error) from error
+
+
+def _wrong(place: str, error: ValidationError) -> BadInputError:
+    return BadInputError(f"{place}: {error.errors()[0]['msg']}", hint="correct this setting")
 
 
 def _toml(value: object) -> str:
