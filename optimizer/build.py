@@ -2,96 +2,33 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
-from ommatid.contract.digests import sha256_file
-from ommatid.contract.manifest import Evidence, EvidenceStep, Golden, ModelName, Provenance, Version
 from ommatid.errors import BadInputError
 from ommatid.vision.reference import ReferenceProfile
 from ommatid.vision.resize import InputPacker, Resizer
-from ommatid.vision.results import Result
 from ommatid.vision.signals import measure
-from optimizer import gate, graph, pack
-from optimizer.artifact import Artifact, LineageStep, Pass
+from optimizer import gate, graph
+from optimizer.artifact import Artifact, Pass
 from optimizer.calibrate import calibrate
 from optimizer.images import ImageSet, Picture, load_images
 from optimizer.measure import Bench, accuracy, agreement
+from optimizer.outcome import BuildReport, FloatModel, Images, Metric, Outcome
 from optimizer.passes.embed import Embed
 from optimizer.passes.importing import CheckConversion, read_model, source_format
 from optimizer.passes.normalise import Normalise
 from optimizer.preprocessing import Preprocessing, Size, resolve
 from optimizer.progress import Steps
-from optimizer.request import BuildRequest, recipe_sha256
+from optimizer.request import BuildRequest, bundle_path
 from optimizer.search import Judgement, Try, best, search
-from optimizer.task import ResolvedTask, read_decode, resolve_task, task_spec
+from optimizer.task import DecodeFile, read_decode, resolve_task, task_spec
 
 CHECKED_PICTURES: Final = 4
 PROBES: Final = 6
-DIGITS: Final = 6
-Metric = Literal["agreement_f1", "agreement_top1"]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The agreement with the float model after one step of the build."""
-
-    step: str
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class BuildReport:
-    """What came out. Times are this machine's, and are not in the bundle."""
-
-    bundle: Path
-    sha256: str
-    name: str
-    version: str
-    target: str
-    size_bytes: int
-    model_bytes: int
-    float_model_bytes: int
-    latency_ms: float
-    float_latency_ms: float
-    metric: Metric
-    agreement_f1: float
-    accuracy: float | None
-    float_accuracy: float | None
-    images: int
-    objects: int
-    gate: Literal["passed", "overridden"]
-    float_layers: tuple[str, ...]
-    golden_samples: int
-    golden_agreement: float
-    steps: tuple[Step, ...]
-    lineage: tuple[LineageStep, ...]
-    assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Images:
-    validation: ImageSet
-    calibration: ImageSet | None
-    profile: ReferenceProfile
-
-
-@dataclass(frozen=True, slots=True)
-class _FloatModel:
-    """The float model twice: as it was stated (`reference`), and with its preprocessing folded in (`folded`)."""
-
-    reference: Artifact
-    folded: Artifact
-    results: list[Result]
-    accuracy: float | None
 
 
 def build(request: BuildRequest, steps: Steps) -> BuildReport:
@@ -106,7 +43,7 @@ def build(request: BuildRequest, steps: Steps) -> BuildReport:
     started = time.perf_counter()
     output = bundle_path(request)
     stated = read_decode(request.decode)
-    preprocessing, assumptions = _preprocessing(request, stated.family, stated.input)
+    preprocessing, assumptions = _preprocessing(request, stated)
     with tempfile.TemporaryDirectory(prefix="optimizer-") as scratch:
         with steps.step("read and normalise the model"):
             core = Normalise(request.stated.input_size)(read_model(request.model))
@@ -131,7 +68,7 @@ def build(request: BuildRequest, steps: Steps) -> BuildReport:
         baseline = float_model.folded if request.target.quantized else float_model.reference
         with steps.step("latency, in turns with the float model"):
             latency_ms, float_latency_ms = bench.latencies_ms((choice.artifact, baseline), images.validation.pictures)
-        done = _Done(request, resolved, bench, images, float_model, tries, choice, metric)
+        done = Outcome(request, resolved, bench, images, float_model, tries, choice, metric)
         with steps.step("golden samples and bundle"):
             golden = done.write(output)
         return done.report(
@@ -141,147 +78,6 @@ def build(request: BuildRequest, steps: Steps) -> BuildReport:
             (*assumptions, *resolved.assumptions),
             time.perf_counter() - started,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """A judged build, ready to be packed and told of."""
-
-    request: BuildRequest
-    resolved: ResolvedTask
-    bench: Bench
-    images: _Images
-    float_model: _FloatModel
-    tries: tuple[Try, ...]
-    choice: Try
-    metric: Metric
-
-    @property
-    def passed(self) -> bool:
-        """Tell whether the gate let it through by its own worth."""
-        return self.choice.judgement.passed
-
-    def steps(self) -> tuple[Step, ...]:
-        """Return the agreement after each step, and the accuracy where labels say it."""
-        steps = [Step("float model", 1.0)]
-        steps += [Step(item.name, round(item.judgement.agreement.value, DIGITS)) for item in self.tries]
-        for name, value in (
-            ("accuracy of the float model", self.float_model.accuracy),
-            ("accuracy of the build", self.choice.judgement.accuracy),
-        ):
-            if value is not None:
-                steps.append(Step(name, round(value, DIGITS)))
-        return tuple(steps)
-
-    def write(self, output: Path) -> pack.GoldenSet:
-        """Write the bundle; return its golden samples."""
-        folder = self.bench.folder / "bundle"
-        folder.mkdir()
-        pack.write_files(folder, self.choice.artifact, self.bench, self.images.profile)
-        pictures = [self.images.validation.pictures[index] for index in pack.choose_golden(self.float_model.results)]
-        golden = pack.write_golden(folder, self.bench, self.choice.artifact, pictures, self.float_model.reference)
-        rule = self.request.gate
-        manifest = pack.make_manifest(
-            folder,
-            pack.Names(self.request.name, self.request.version, self.request.target),
-            self.bench,
-            self.resolved.task,
-            Golden(
-                samples=golden.samples,
-                tolerance={"onnx": pack.TOLERANCE[self.request.target.scheme]},
-                minimum_agreement=pack.golden_minimum(golden, rule.min_agreement, passed=self.passed),
-            ),
-            self._evidence(),
-            self._provenance(),
-        )
-        pack.write(output, manifest, folder)
-        return golden
-
-    def _evidence(self) -> Evidence:
-        return Evidence(
-            metric=self.metric,
-            reference_value=1.0,
-            steps=tuple(EvidenceStep(step=step.step, value=step.value) for step in self.steps()),
-            value=round(self.choice.judgement.agreement.value, DIGITS),
-            images=len(self.images.validation),
-            gate="passed" if self.passed else "overridden",
-            minimum_agreement=self.request.gate.min_agreement,
-            size_bytes=len(self.choice.artifact.content),
-            reference_size_bytes=len(self.float_model.folded.content),
-            float_layers=self.choice.float_layers,
-        )
-
-    def _provenance(self) -> Provenance:
-        calibration = self.images.calibration
-        return Provenance(
-            source_sha256=self.float_model.folded.lineage[0].sha256,
-            calibration_sha256=calibration.sha256 if calibration else None,
-            validation_sha256=self.images.validation.sha256,
-            recipe_sha256=recipe_sha256(self.request, self.bench.preprocessing, self.resolved.task),
-            tools=pack.tool_versions(),
-        )
-
-    def report(
-        self,
-        output: Path,
-        golden: pack.GoldenSet,
-        latencies_ms: tuple[float, float],
-        assumptions: tuple[str, ...],
-        seconds: float,
-    ) -> BuildReport:
-        """Return what there is to tell."""
-        judgement = self.choice.judgement
-        return BuildReport(
-            bundle=output,
-            sha256=sha256_file(output),
-            name=self.request.name,
-            version=self.request.version,
-            target=self.request.target.name,
-            size_bytes=output.stat().st_size,
-            model_bytes=len(self.choice.artifact.content),
-            float_model_bytes=len(self.float_model.folded.content),
-            latency_ms=round(latencies_ms[0], 3),
-            float_latency_ms=round(latencies_ms[1], 3),
-            metric=self.metric,
-            agreement_f1=round(judgement.agreement.value, DIGITS),
-            accuracy=judgement.accuracy,
-            float_accuracy=self.float_model.accuracy,
-            images=judgement.agreement.images,
-            objects=judgement.agreement.seen,
-            gate="passed" if self.passed else "overridden",
-            float_layers=self.choice.float_layers,
-            golden_samples=len(golden.samples),
-            golden_agreement=round(golden.agreement.value, DIGITS),
-            steps=self.steps(),
-            lineage=self.choice.artifact.lineage,
-            assumptions=assumptions,
-            warnings=_warnings(self.request, self.passed, latencies_ms),
-            seconds=round(seconds, 1),
-        )
-
-
-def bundle_path(request: BuildRequest) -> Path:
-    """Return where the bundle goes.
-
-    Raises:
-        BadInputError: The name or version is not one, the folder is missing, or a file is there already.
-    """
-    for value, kind, option, hint in (
-        (request.name, ModelName, "--name", "lower-case letters, digits, `.`, `_` and `-`, up to 63"),
-        (request.version, Version, "--version", "letters, digits, `.`, `+` and `_`, up to 42; no hyphen"),
-    ):
-        try:
-            TypeAdapter(kind).validate_python(value)
-        except ValidationError:
-            raise BadInputError(f"{option} {value}: not a valid value", hint=hint) from None
-    path = request.output
-    if path.is_dir():
-        path /= f"{request.name}-{request.version}-{request.target.name}.bundle"
-    if not path.parent.is_dir():
-        raise BadInputError(f"{path.parent}: no such folder", hint="make it, or name another with -o")
-    if path.exists():
-        raise BadInputError(f"{path}: exists already", hint="remove it, or choose another --version or -o")
-    return path
 
 
 def picture_size(core: Artifact) -> Size:
@@ -299,36 +95,19 @@ def input_tensor(bench: Bench, picture: Picture) -> NDArray[np.uint8]:
     return np.asarray(packer.pack(resizer.resize(picture)[0]), np.uint8).copy()
 
 
-def _preprocessing(
-    request: BuildRequest, family: str, stated: dict[str, object]
-) -> tuple[Preprocessing, tuple[str, ...]]:
+def _preprocessing(request: BuildRequest, decode: DecodeFile) -> tuple[Preprocessing, tuple[str, ...]]:
     """Options first, then the decode file, then the family's defaults."""
-    said = request.stated
-    try:
-        mean, scale = (
-            chosen if chosen is not None else _numbers(stated.get(field))
-            for chosen, field in ((said.mean, "mean"), (said.scale, "scale"))
-        )
-    except (TypeError, ValueError) as error:
-        raise BadInputError(f"--decode {request.decode}: [input] {error}", hint="mean and scale are lists") from error
-    color, resize = said.color or stated.get("color"), said.resize or stated.get("resize")
-    if color not in {None, "rgb", "bgr", "gray"} or resize not in {None, "stretch", "letterbox"}:
-        raise BadInputError(
-            f"--decode {request.decode}: [input] color {color!r}, resize {resize!r}",
-            hint="color is rgb, bgr or gray; resize is stretch or letterbox",
-        )
-    return resolve(family, mean=mean, scale=scale, color=color, resize=resize)  # type: ignore[arg-type]  # checked above
+    said, filed = request.stated, decode.input
+    return resolve(
+        decode.family,
+        mean=said.mean or filed.mean,
+        scale=said.scale or filed.scale,
+        color=said.color or filed.color,
+        resize=said.resize or filed.resize,
+    )
 
 
-def _numbers(value: object) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not value:
-        raise TypeError(f"{value!r} is not a list of numbers")
-    return tuple(float(number) for number in value)
-
-
-def _images(request: BuildRequest, bench: Bench, steps: Steps) -> _Images:
+def _images(request: BuildRequest, bench: Bench, steps: Steps) -> Images:
     if request.target.quantized and request.calibrate is None:
         raise BadInputError(
             f"--target {request.target.name} needs calibration images",
@@ -347,15 +126,15 @@ def _images(request: BuildRequest, bench: Bench, steps: Steps) -> _Images:
         # What a model was not calibrated on, its training images are best known by what it was validated on.
         own = watch if calibration is None else _ignore
         validation = load_images(request.validate, request.sampling, rule=rule, input_size=size, watch=own)
-    return _Images(validation, calibration, ReferenceProfile.of(measured))
+    return Images(validation, calibration, ReferenceProfile.of(measured))
 
 
 def _ignore(picture: Picture) -> None:
     """Take no measure of a picture."""
 
 
-def _float_model(request: BuildRequest, bench: Bench, core: Artifact, images: ImageSet, steps: Steps) -> _FloatModel:
-    """Prove the import, put the preprocessing in, and note what the float model finds: the reference of all that follows."""
+def _float_model(request: BuildRequest, bench: Bench, core: Artifact, images: ImageSet, steps: Steps) -> FloatModel:
+    """Prove the import, embed the preprocessing, and note what the float model finds: the reference from here on."""
     passes: list[Pass] = [Embed(bench.preprocessing)]
     if source_format(request.model) == "tflite":
         passes.insert(0, CheckConversion(request.model, images.pictures[:CHECKED_PICTURES], bench.preprocessing))
@@ -368,7 +147,7 @@ def _float_model(request: BuildRequest, bench: Bench, core: Artifact, images: Im
         results = bench.results(reference, images.pictures, tick)
     gate.check_evidence(agreement(results, results).seen, len(images))
     exact = accuracy(results, images, bench.labels) if _judged_by_labels(bench, images) else None
-    return _FloatModel(reference, folded, results, exact)
+    return FloatModel(reference, folded, results, exact)
 
 
 def _judged_by_labels(bench: Bench, images: ImageSet) -> bool:
@@ -376,7 +155,7 @@ def _judged_by_labels(bench: Bench, images: ImageSet) -> bool:
 
 
 def _tries(
-    request: BuildRequest, bench: Bench, float_model: _FloatModel, images: _Images, steps: Steps
+    request: BuildRequest, bench: Bench, float_model: FloatModel, images: Images, steps: Steps
 ) -> tuple[Try, ...]:
     """Return every recipe that was built and judged, the float model with its preprocessing inside first."""
     validation = images.validation
@@ -395,18 +174,3 @@ def _tries(
     with steps.step("calibrate", len(tensors)) as tick:
         seen = calibrate(float_model.folded.model, tensors, tick)
     return search(float_model.folded, seen, tensors[:: max(1, len(tensors) // PROBES)], judge, request.effort, steps)
-
-
-def _warnings(
-    request: BuildRequest,
-    passed: bool,
-    latencies_ms: Sequence[float],  # noqa: FBT001 - one fact among others
-) -> tuple[str, ...]:
-    warnings = []
-    if request.target.quantized and latencies_ms[0] >= latencies_ms[1]:
-        warnings.append(
-            f"int8 is not faster than float on this machine ({latencies_ms[0]:.1f} against {latencies_ms[1]:.1f} ms)"
-        )
-    if not passed:
-        warnings.append("the gate was overridden: devices will refuse this bundle where its golden samples fail")
-    return tuple(warnings)

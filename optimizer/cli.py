@@ -14,19 +14,20 @@ from optimizer.request import BuildRequest, Effort, GateRule, Sampling, Stated
 from optimizer.targets import all_targets, target
 
 _PATH: Final = click.Path(path_type=Path)
+_SHARE: Final = click.FloatRange(0, 1)
 _JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[float, ...]]):
     """Numbers with commas between them: `127.5` or `123.7,116.3,103.5`."""
 
     name = "N[,N,N]"
 
     def convert(
         self,
-        value: Any,
+        value: Any,  # noqa: ANN401 - click's signature
         param: click.Parameter | None,
-        ctx: click.Context | None,  # noqa: ANN401 - click's signature
+        ctx: click.Context | None,
     ) -> tuple[float, ...]:
         """Return the numbers."""
         try:
@@ -35,16 +36,16 @@ class Numbers(click.ParamType):
             self.fail(f"{value} is not a list of numbers", param, ctx)
 
 
-class PictureSize(click.ParamType):
+class PictureSize(click.ParamType[Size]):
     """HEIGHTxWIDTH, such as 320x320."""
 
     name = "HxW"
 
     def convert(
         self,
-        value: Any,
+        value: Any,  # noqa: ANN401 - click's signature
         param: click.Parameter | None,
-        ctx: click.Context | None,  # noqa: ANN401 - click's signature
+        ctx: click.Context | None,
     ) -> Size:
         """Return the size."""
         height, _, width = str(value).lower().partition("x")
@@ -70,10 +71,8 @@ def cli() -> None:
 @click.option("--name", metavar="NAME", help="Name of the model; default: that of its file.")
 @click.option("--version", "model_version", default="1", show_default=True, help="Version of the model.")
 @click.option("-o", "--output", type=_PATH, default=Path(), metavar="DIR|FILE", help="Where the bundle goes.")
-@click.option(
-    "--min-agreement", type=click.FloatRange(0, 1), default=0.97, show_default=True, help="With the float model."
-)
-@click.option("--max-drop", type=click.FloatRange(0, 1), help="Allowed loss of accuracy, a share; needs class folders.")
+@click.option("--min-agreement", type=_SHARE, default=0.97, show_default=True, help="With the float model.")
+@click.option("--max-drop", type=_SHARE, help="Allowed loss of accuracy, a share; needs class folders.")
 @click.option("--no-gate", is_flag=True, help="Pack what the gate refuses; the bundle says so.")
 @click.option("--no-search", is_flag=True, help="Build and judge one recipe.")
 @click.option("--per-tensor", is_flag=True, help="One scale for all channels of a weight: coarser, for old runtimes.")
@@ -92,8 +91,8 @@ def cli() -> None:
     "--resize", type=click.Choice(["stretch", "letterbox"]), help="How a picture is brought to the input's size."
 )
 @click.option("--input-size", type=PictureSize(), help="For a model whose size is open.")
-@click.option("--score-threshold", type=click.FloatRange(0, 1), help="Least confidence of a detection.")
-@click.option("--iou-threshold", type=click.FloatRange(0, 1), help="Overlap from which two boxes are one.")
+@click.option("--score-threshold", type=_SHARE, help="Least confidence of a detection.")
+@click.option("--iou-threshold", type=_SHARE, help="Overlap from which two boxes are one.")
 @_JSON
 def build(**options: Any) -> None:  # noqa: ANN401 - one value an option above
     """Build a bundle from MODEL, an ONNX or TFLite file; refuse it if it lost too much."""

@@ -60,7 +60,8 @@ def enforce(rule: GateRule, choice: Try, tried: int, metric: str, float_accuracy
         )
     else:
         name = "F1" if metric == "agreement_f1" else "on the likeliest class"
-        what = f"agreement {name} with the float model is {agreed.value:.3f} ({of}); at least {rule.min_agreement:g} is asked"
+        asked = f"at least {rule.min_agreement:g} is asked"
+        what = f"agreement {name} with the float model is {agreed.value:.3f} ({of}); {asked}"
     raise GateError(
         f"the gate refuses this build: {what}",
         hint="give more and more varied calibration images, let the search run (no --no-search), or more layers stay "

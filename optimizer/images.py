@@ -93,7 +93,7 @@ def load_images(
     *,
     rule: Rule,
     input_size: tuple[int, int],
-    watch: Callable[[Picture], None] = lambda picture: None,
+    watch: Callable[[Picture], object] = lambda _: None,
 ) -> ImageSet:
     """Read the chosen images of a folder or video, calling `watch` with each in its full size.
 

@@ -1,6 +1,5 @@
 """Show what a build is doing, on stderr: bars on a terminal, one line a step elsewhere."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,4 +46,4 @@ class Terminal:
                 yield lambda: bars.advance(bar)
         else:
             yield lambda: None
-        print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+        self._console.print(f"{name}: {time.perf_counter() - start:.1f} s", highlight=False, soft_wrap=True)

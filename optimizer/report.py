@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ommatid.contract.manifest import Manifest
-from optimizer.build import BuildReport
+from optimizer.outcome import BuildReport
 
 MEGABYTE = 1_000_000
 

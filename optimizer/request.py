@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from ommatid.contract.digests import canonical_json, sha256_bytes
-from ommatid.contract.manifest import Task
+from ommatid.contract.manifest import ModelName, Task, Version
+from ommatid.errors import BadInputError
 from optimizer.preprocessing import Color, Preprocessing, Resize, Size
 from optimizer.targets import Target
 
@@ -87,3 +90,27 @@ def recipe_sha256(request: BuildRequest, preprocessing: Preprocessing, task: Tas
         "sampling": [request.sampling.limit, request.sampling.stride],
     }
     return sha256_bytes(canonical_json(recipe))
+
+
+def bundle_path(request: BuildRequest) -> Path:
+    """Return where the bundle goes.
+
+    Raises:
+        BadInputError: The name or version is not one, the folder is missing, or a file is there already.
+    """
+    for value, kind, option, hint in (
+        (request.name, ModelName, "--name", "lower-case letters, digits, `.`, `_` and `-`, up to 63"),
+        (request.version, Version, "--version", "letters, digits, `.`, `+` and `_`, up to 42; no hyphen"),
+    ):
+        try:
+            TypeAdapter(kind).validate_python(value)
+        except ValidationError:
+            raise BadInputError(f"{option} {value}: not a valid value", hint=hint) from None
+    path = request.output
+    if path.is_dir():
+        path /= f"{request.name}-{request.version}-{request.target.name}.bundle"
+    if not path.parent.is_dir():
+        raise BadInputError(f"{path.parent}: no such folder", hint="make it, or name another with -o")
+    if path.exists():
+        raise BadInputError(f"{path}: exists already", hint="remove it, or choose another --version or -o")
+    return path

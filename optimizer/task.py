@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ommatid.contract.manifest import ClassificationDecode, SsdDecode, Task
 from ommatid.errors import BadInputError
@@ -15,12 +15,23 @@ from ommatid.runtime.spec import TaskSpec
 from ommatid.vision import classify, ssd
 from ommatid.vision.ssd import make_anchors
 from optimizer import graph
-from optimizer.preprocessing import Size
+from optimizer.preprocessing import Color, Resize, Size
 
 FAMILIES: Final = ("ssd", "classification")
 LABELS_PATH: Final = "labels.txt"
 MAX_LABELS: Final = 100_000
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+class InputTable(BaseModel):
+    """The table [input]: what happens to a pixel; an option of the command line goes before it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mean: tuple[float, ...] | None = Field(None, min_length=1)
+    scale: tuple[float, ...] | None = Field(None, min_length=1)
+    color: Color | None = None
+    resize: Resize | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,7 @@ class DecodeFile:
     family: str
     decode: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
-    input: dict[str, Any] = field(default_factory=dict)
+    input: InputTable = field(default_factory=InputTable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +69,13 @@ def read_decode(text: str) -> DecodeFile:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path}: not a TOML file: {error}", hint=hint) from error
-    task, picture = document.pop("task", {}), document.pop("input", {})
-    family = document.pop("family", None)
-    unknown = sorted(set(picture) - {"mean", "scale", "color", "resize"})
-    if family not in FAMILIES or not isinstance(task, dict) or not isinstance(picture, dict) or unknown:
-        what = f"[input] {unknown[0]} is unknown" if unknown else f"family is {family!r}"
-        raise BadInputError(f"{path}: {what}", hint=hint)
+    family, task = document.pop("family", None), document.pop("task", {})
+    if family not in FAMILIES or not isinstance(task, dict):
+        raise BadInputError(f"{path}: family is {family!r}, [task] {task!r}", hint=hint)
+    try:
+        picture = InputTable.model_validate(document.pop("input", {}))
+    except ValidationError as error:
+        raise BadInputError(f"{path}: [input] {_first(error)}", hint=hint) from error
     return DecodeFile(family, document, task, picture)
 
 
@@ -117,9 +129,12 @@ def _validated(stated: DecodeFile, fields: dict[str, Any], thresholds: dict[str,
     try:
         return TypeAdapter(Task).validate_python({**document, **stated.task, **thresholds})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(f"--decode: {place}: {first['msg']}", hint="docs/optimizer.md lists the fields") from error
+        raise BadInputError(f"--decode: {_first(error)}", hint="docs/optimizer.md lists the fields") from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def _ssd_heads(shapes: Shapes) -> dict[str, str]:
@@ -166,7 +181,7 @@ def _check_shapes(task: Task, shapes: Shapes, size: Size) -> int:
     boxes = shapes[decode.boxes]
     if boxes != (1, anchors, 4) or len(scores) != 3 or scores[:2] != (1, anchors):  # noqa: PLR2004 - batch, n, classes
         raise BadInputError(
-            f"outputs {decode.boxes} {boxes} and {decode.scores} {scores} do not fit the {anchors} anchors of this rule",
+            f"outputs {decode.boxes} {boxes} and {decode.scores} {scores} do not fit the rule's {anchors} anchors",
             hint=f"state the anchors in --decode FILE.toml; the model's outputs: {_listed(shapes)}",
         )
     return scores[2]

@@ -114,7 +114,7 @@ def _fold(model: onnx.ModelProto, source: _Source, convolution: onnx.NodeProto, 
     convolution.input[:] = [PIXELS, "folded_weight", "folded_bias"]
     pads = graph.attribute(convolution, "pads", [0, 0, 0, 0])
     bordered = any(pads) and bool(np.abs(mean - zero_point).max() > HALF_LEVEL)
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     picture = IMAGE
     if bordered:
         picture, nodes = _border(model, source, pads, np.clip(np.rint(mean), 0, 255).astype(np.uint8))

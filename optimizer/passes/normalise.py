@@ -7,6 +7,7 @@ global pooling by its own name (the quantizer leaves a ReduceMean in float), and
 import contextlib
 import io
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -231,7 +232,8 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _quiet():  # type: ignore[no-untyped-def]  # onnxslim prints to stdout, which is ours for data
+def _quiet() -> Iterator[None]:
+    """Keep onnxslim from printing to stdout, which is ours for data."""
     logging.getLogger("onnxslim").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
         yield
