@@ -25,6 +25,7 @@ from fleet_server.releases import OnlineKeys, ReleaseRepository
 from fleet_server.services import Services
 from fleet_server.settings import Settings
 from fleet_server.signing.keys import load_key
+from fleet_server.web import page
 from ommatid import __version__
 from ommatid.mqtt import Broker as BrokerAddress
 from ommatid.mqtt import Session
@@ -78,7 +79,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.bundle_bucket = Bucket(limit) if limit else None
     app.add_middleware(BodyLimit)
     problems.install(app)
-    for part in (devices, repository, fleet, rollouts, operators):
+    for part in (devices, repository, fleet, rollouts, operators, page):
         app.include_router(part.router)
     return app
 

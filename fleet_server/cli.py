@@ -4,10 +4,15 @@ from pathlib import Path
 
 import click
 
+from fleet_server.commands.devices import devices
 from fleet_server.commands.init import init
+from fleet_server.commands.page import page
 from fleet_server.commands.push import push
+from fleet_server.commands.releases import releases
 from fleet_server.commands.revoke import revoke
+from fleet_server.commands.rollout import rollout
 from fleet_server.commands.serve import serve
+from fleet_server.commands.telemetry import telemetry
 from fleet_server.commands.token import token
 from fleet_server.profile import Station
 from ommatid.cli import Group, run_cli, version_option
@@ -36,7 +41,7 @@ def fleet(context: click.Context, folder: Path, profile: Path | None) -> None:
     context.obj = Station(folder, profile)
 
 
-for command in (init, serve, token, push, revoke):
+for command in (init, serve, token, push, rollout, devices, releases, telemetry, page, revoke):
     fleet.add_command(command)
 
 
