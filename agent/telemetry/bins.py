@@ -33,21 +33,21 @@ class BinSpec:
         return min(BINS - 1, max(0, math.floor(share * BINS)))
 
 
-_LUMA = BinSpec("lin", 0, 256)
 _SHARE = BinSpec("lin", 0, 1)
-_FOCUS = BinSpec("lin", -8, 8)
-_COUNT = BinSpec("lin", 0, 256)
-_MS = BinSpec("log", 0.1, 10_000)
 
 SIGNALS: Final[dict[str, BinSpec]] = {
-    "brightness": _LUMA,
-    "contrast": _LUMA,
-    "clipped_dark": _SHARE,
-    "clipped_bright": _SHARE,
+    "brightness": BinSpec("lin", 0, 255),
+    "contrast": BinSpec("lin", 0, 128),
+    "clip_low": _SHARE,
+    "clip_high": _SHARE,
     "entropy": BinSpec("lin", 0, 8),
-    "sharpness": _FOCUS,
+    "sharpness_fine": BinSpec("lin", -8, 2),
+    "sharpness_coarse": BinSpec("lin", -8, 2),
+    "noise": BinSpec("lin", -4, 4),
+    "change": BinSpec("lin", 0, 64),
+    "tiles_lost": BinSpec("lin", 0, 16),
     "confidence": _SHARE,
-    "objects": _COUNT,
-    "latency_ms": _MS,
+    "objects": BinSpec("lin", 0, 256),
+    "latency_ms": BinSpec("log", 0.1, 10_000),
 }
 """Every signal that telemetry knows. Values of other names stay on the device."""

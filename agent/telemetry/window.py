@@ -90,7 +90,7 @@ class WindowBuilder:
 def _count(window: _Open, frame: FramePush) -> None:
     window.frames += 1
     window.flagged += bool(frame.flags)
-    values = dict(frame.quality or {})
+    values = dict(frame.quality)
     if frame.error is None and frame.digest is not None:
         values |= {"latency_ms": frame.latency_ms, "objects": float(len(frame.objects))}
     for name, value in values.items():

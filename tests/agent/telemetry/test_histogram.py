@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agent.telemetry.bins import BINS, SIGNALS, BinSpec
 from agent.telemetry.histogram import Accumulator, merge
 from ommatid.contract.messages import Histogram
+from ommatid.vision import signals as quality
 
 SPEC = BinSpec("lin", 0, 256)
 finite = st.floats(-1000, 1000)
@@ -72,13 +73,23 @@ def test_every_value_has_one_of_256_bins(name: str, value: float) -> None:
 
 def test_the_bins_of_a_signal_never_change() -> None:
     assert {name: spec.id for name, spec in SIGNALS.items()} == {
-        "brightness": "lin:0:256",
-        "contrast": "lin:0:256",
-        "clipped_dark": "lin:0:1",
-        "clipped_bright": "lin:0:1",
+        "brightness": "lin:0:255",
+        "contrast": "lin:0:128",
+        "clip_low": "lin:0:1",
+        "clip_high": "lin:0:1",
         "entropy": "lin:0:8",
-        "sharpness": "lin:-8:8",
+        "sharpness_fine": "lin:-8:2",
+        "sharpness_coarse": "lin:-8:2",
+        "noise": "lin:-4:4",
+        "change": "lin:0:64",
+        "tiles_lost": "lin:0:16",
         "confidence": "lin:0:1",
         "objects": "lin:0:256",
         "latency_ms": "log:0.1:10000",
     }
+
+
+def test_every_signal_of_the_quality_checks_has_bins_over_its_range() -> None:
+    measured = {name: (rule.minimum, rule.maximum) for name, rule in quality.SIGNALS.items()}
+
+    assert {name: (SIGNALS[name].low, SIGNALS[name].high) for name in measured} == measured
