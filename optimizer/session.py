@@ -1,19 +1,16 @@
 """Run a graph that is not packed yet, as it is in memory."""
 
-import os
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 
+from ommatid.runtime.onnx import DISABLED_OPTIMIZERS
 from optimizer.artifact import serialize
 from optimizer.errors import ConversionError
-
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-import onnxruntime
 
 _FATAL = 4
 
@@ -32,7 +29,10 @@ class Session:
         options.log_severity_level = _FATAL
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                serialize(model), sess_options=options, providers=["CPUExecutionProvider"]
+                serialize(model),
+                sess_options=options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=list(DISABLED_OPTIMIZERS),
             )
         except Exception as error:  # the runtime's exceptions share no base class
             raise ConversionError(

@@ -20,6 +20,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 _FATAL: Final = 4
+DISABLED_OPTIMIZERS: Final = ("WeightBiasQuantization",)
+"""It would make int8, with one scale for all channels, the very layers that the optimizer left in float."""
 _DTYPES: Final = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -51,7 +53,10 @@ class OnnxBackend:
         # ONNX Runtime's exceptions share no base class, and std::bad_alloc comes as a RuntimeError.
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+                str(path),
+                sess_options=options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=list(DISABLED_OPTIMIZERS),
             )
         except Exception as error:
             raise BackendError(f"{path}: ONNX Runtime cannot load the model: {error}") from error

@@ -114,7 +114,8 @@ def fix_shape(model: onnx.ModelProto, size: Size | None) -> None:
     for dim, length in zip(value.type.tensor_type.shape.dim, shape, strict=True):
         dim.dim_value = length
     for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
+        for dim in output.type.tensor_type.shape.dim:
+            dim.Clear()  # the shape inference says it anew
     del model.graph.value_info[:]
 
 
