@@ -17,6 +17,7 @@ from fleet_server.signing.release import (
     Repository,
     add_target,
     create_release,
+    extend_targets,
     next_counter,
     publish,
     renew,
@@ -130,6 +131,12 @@ class Fleet:
         )
         root = next_root(self.release.root, self.signers.roles(), [*old.root, *self.signers.root], self.now)
         self.release = Repository(root, self.release.targets, self.release.snapshot, self.release.timestamp)
+
+    def serve_rotated(self) -> None:
+        """Sign everything anew with the newest keys, and serve it."""
+        targets = extend_targets(self.release.targets, self.signers.targets, self.now)
+        self.release = Repository(self.release.root, targets, self.release.snapshot, self.release.timestamp)
+        self.renew()
 
     def rotate_online_key(self) -> CryptoSigner:
         """Replace the director's online key, serve the new root, and return the old key."""
