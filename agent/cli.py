@@ -208,7 +208,7 @@ def _become(module: str, config: str, environment: dict[str, str]) -> NoReturn:
 
 @contextmanager
 def _only_one(state_dir: Path) -> Iterator[int]:
-    """Hold the state directory by a locked file, whose descriptor is given, so that no second agent works in it; sweep what a killed one left.
+    """Let no second agent work in a state directory, and sweep what a killed one left; gives the lock's descriptor.
 
     Raises:
         BadInputError: Another agent runs here.

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ommatid.backoff import Backoff
 
@@ -200,7 +200,12 @@ def main() -> int:
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
-    return run_programs([Program(**document) for document in json.load(sys.stdin)])
+    return run_programs([_program(document) for document in json.load(sys.stdin)])
+
+
+def _program(document: dict[str, Any]) -> Program:
+    after = document.pop("starts_after", None)
+    return Program(**document, starts_after=Path(after) if after else None)
 
 
 if __name__ == "__main__":
