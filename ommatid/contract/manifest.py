@@ -35,6 +35,7 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z](?:[0-9A-Za-z.+_]{0,40}[0-9A-Za-z])?$")]
 """No hyphen: NAME-VERSION-TARGET.bundle splits from the right place."""
 TargetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:-[a-z0-9]+)*$", max_length=40)]
+AgentVersion = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,6}(?:\.[0-9]{1,6}){0,3}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, StringConstraints(max_length=500)]
 
@@ -73,7 +74,7 @@ class Compatible(Signed):
     arch: tuple[Literal["aarch64", "x86_64"], ...] = Field(min_length=1)
     accelerator: Literal["cpu"] = "cpu"
     memory_bytes: NonNegativeInt = Field(description="peak of loading and running, measured at build time")
-    minimum_agent: Text = "0.1.0"
+    minimum_agent: AgentVersion = "0.1.0"
 
 
 class Normalization(Signed):

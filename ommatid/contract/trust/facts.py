@@ -4,11 +4,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ommatid.contract.manifest import ModelName, TargetName, Version
+from ommatid.contract.manifest import AgentVersion, ModelName, TargetName, Version
 
 Counter = Annotated[int, Field(strict=True, ge=1)]
 Arch = Annotated[str, StringConstraints(max_length=40)]
-Release = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(?:\.\d{1,6}){0,3}$")]
 
 
 class ReleaseFacts(BaseModel):
@@ -21,7 +20,7 @@ class ReleaseFacts(BaseModel):
     target: TargetName
     hardware: tuple[Arch, ...] = Field(min_length=1, description="machine names as `uname -m` gives them")
     release_counter: Counter = Field(description="grows with each release of this model")
-    minimum_agent: Release = "0.1.0"
+    minimum_agent: AgentVersion = "0.1.0"
 
 
 def release_path(facts: ReleaseFacts) -> str:
