@@ -159,6 +159,17 @@ class Authority:
         )
 
 
+def requested_key_digest(csr_pem: str) -> str:
+    """Return the sha256 of the public key that a certificate request is for.
+
+    Raises:
+        CertificateRefusedError: It is damaged, not signed by its own key, or not for a P-256 key.
+    """
+    key = _requested_key(csr_pem)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return sha256_bytes(key.public_bytes(serialization.Encoding.DER, form))
+
+
 def serial_text(certificate: x509.Certificate) -> str:
     """Return a serial number as the database keeps it."""
     return f"{certificate.serial_number:x}"

@@ -16,6 +16,7 @@ from fleet_server.authority import (
     Issued,
     check_proof,
     common_name,
+    requested_key_digest,
     serial_text,
 )
 from fleet_server.credentials import hash_secret, matches, new_secret
@@ -67,7 +68,7 @@ class Enrolment:
         return secret
 
     def enrol(self, request: EnrolRequest) -> EnrolAnswer:
-        """Take a device in.
+        """Take a device in; a device that lost the answer asks again, with the same token and key.
 
         Raises:
             EnrolmentRefusedError: The token is unknown, expired or used up.
@@ -76,8 +77,12 @@ class Enrolment:
         """
         http_token = new_secret()
         with self._database.write() as session:
-            token = self._use(session, request.token_secret)
-            device = self._free_row(session, request.device, token.tenant)
+            token = self._valid_token(session, request.token_secret)
+            mark = f"{token.secret_hash} {requested_key_digest(request.csr_pem)}"
+            device = session.get(Device, request.device)
+            if device is None or device.revoked_at is not None or device.enrolled_with != mark:
+                device = self._newcomer(device, request.device, token)
+            device.enrolled_with = mark
             issued = self._authority.issue_device(request.csr_pem, request.device, self._now(), self._life)
             device.enrolled_at = self._now()
             device.http_token_hash = hash_secret(http_token)
@@ -155,28 +160,28 @@ class Enrolment:
     def _life(self) -> timedelta:
         return timedelta(days=self._settings.certificate_days)
 
-    def _use(self, session: Session, secret: str) -> EnrolmentToken:
+    def _valid_token(self, session: Session, secret: str) -> EnrolmentToken:
         statement = select(EnrolmentToken).where(EnrolmentToken.secret_hash == hash_secret(secret))
         token = session.scalars(statement).one_or_none()
         if token is None or not matches(secret, token.secret_hash):
             raise EnrolmentRefusedError("this enrolment token is unknown", hint=REFUSED_HINT)
         if token.expires_at <= self._now():
             raise EnrolmentRefusedError(f"this enrolment token expired at {token.expires_at:%F %T}Z", hint=REFUSED_HINT)
-        if token.uses_left < 1:
-            raise EnrolmentRefusedError("this enrolment token is used up", hint=REFUSED_HINT)
-        token.uses_left -= 1
         return token
 
-    def _free_row(self, session: Session, device_id: str, tenant: str) -> Device:
-        device = session.get(Device, device_id)
-        if device_id == SERVER_IDENTITY or (device is not None and device.revoked_at is None):
+    def _newcomer(self, known: Device | None, device_id: str, token: EnrolmentToken) -> Device:
+        """Return the row of a device that joins, and count the token's use."""
+        if token.uses_left < 1:
+            raise EnrolmentRefusedError("this enrolment token is used up", hint=REFUSED_HINT)
+        if device_id == SERVER_IDENTITY or (known is not None and known.revoked_at is None):
             raise ConflictError(
                 f"there is a device {device_id} already",
                 hint=f"choose another --device, or put the old one out: `fleet revoke {device_id}`",
             )
-        if device is not None and device.tenant != tenant:
+        if known is not None and known.tenant != token.tenant:
             raise ConflictError(f"the name {device_id} is taken", hint="choose another --device")
-        return device or Device(id=device_id, tenant=tenant)
+        token.uses_left -= 1
+        return known or Device(id=device_id, tenant=token.tenant)
 
     def _remember(self, session: Session, device_id: str, issued: Issued) -> None:
         session.add(

@@ -21,6 +21,8 @@ class Device(Base):
     certificate_serial: Mapped[str]
     """The newest certificate's serial number, hexadecimal."""
     revoked_at: Mapped[datetime | None]
+    enrolled_with: Mapped[str | None]
+    """Hash of the enrolment token and of the device's key: the same request again gets the same answer."""
     tags: Mapped[list[str]]
     """Given at enrolment."""
 

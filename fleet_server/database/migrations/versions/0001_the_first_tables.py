@@ -108,6 +108,7 @@ def upgrade() -> None:
         sa.Column("http_token_hash", sa.Text(), nullable=False),
         sa.Column("certificate_serial", sa.Text(), nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("enrolled_with", sa.Text(), nullable=True),
         sa.Column("tags", sa.JSON(), nullable=False),
         sa.Column("reported_tags", sa.JSON(), nullable=False),
         sa.Column("agent", sa.Text(), nullable=True),

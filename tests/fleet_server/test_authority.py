@@ -1,0 +1,106 @@
+"""The fleet's certificate authority."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from fleet_server.authority import Authority, CertificateRefusedError, check_proof, common_name, serial_text
+from ommatid.errors import StorageError
+from tests.support.fleet import request_certificate
+
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+LIFE = timedelta(days=90)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority.create(tmp_path / "authority", NOW)
+
+
+@pytest.fixture
+def key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def test_a_device_certificate_is_valid_on_a_device_without_a_clock(
+    authority: Authority, key: ec.EllipticCurvePrivateKey
+) -> None:
+    issued = authority.issue_device(request_certificate(key, "cam"), "cam", NOW, LIFE)
+
+    certificate = x509.load_pem_x509_certificate(issued.pem.encode())
+    assert certificate.not_valid_before_utc == datetime(1970, 1, 1, tzinfo=UTC)
+    assert certificate.not_valid_after_utc == NOW + LIFE == issued.expires_at
+
+
+def test_the_name_in_a_request_is_not_believed(authority: Authority, key: ec.EllipticCurvePrivateKey) -> None:
+    issued = authority.issue_device(request_certificate(key, "fleet-server"), "cam", NOW, LIFE)
+
+    assert common_name(x509.load_pem_x509_certificate(issued.pem.encode())) == "cam"
+
+
+def test_a_request_for_a_weak_key_is_refused(authority: Authority) -> None:
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    signed = request.sign(rsa.generate_private_key(65537, 2048), hashes.SHA256())
+
+    with pytest.raises(CertificateRefusedError, match="P-256"):
+        authority.issue_device(signed.public_bytes(serialization.Encoding.PEM).decode(), "cam", NOW, LIFE)
+
+
+@pytest.mark.parametrize("text", ["", "not PEM", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n"])
+def test_a_damaged_request_is_refused(authority: Authority, text: str) -> None:
+    with pytest.raises(CertificateRefusedError):
+        authority.issue_device(text, "cam", NOW, LIFE)
+
+
+def test_an_expired_certificate_is_still_recognised(authority: Authority, key: ec.EllipticCurvePrivateKey) -> None:
+    issued = authority.issue_device(request_certificate(key, "cam"), "cam", NOW - 20 * LIFE, LIFE)
+
+    assert serial_text(authority.recognise(issued.pem)) == issued.serial
+
+
+def test_a_certificate_of_another_fleet_is_not_recognised(
+    authority: Authority, key: ec.EllipticCurvePrivateKey, tmp_path: Path
+) -> None:
+    stranger = Authority.create(tmp_path / "stranger", NOW)
+    issued = stranger.issue_device(request_certificate(key, "cam"), "cam", NOW, LIFE)
+
+    with pytest.raises(CertificateRefusedError, match="not one of this fleet"):
+        authority.recognise(issued.pem)
+
+
+def test_proof_needs_the_certificates_own_key(authority: Authority, key: ec.EllipticCurvePrivateKey) -> None:
+    issued = authority.issue_device(request_certificate(key, "cam"), "cam", NOW, LIFE)
+    certificate = authority.recognise(issued.pem)
+    algorithm = ec.ECDSA(hashes.SHA256())
+
+    check_proof(certificate, key.sign(b"request", algorithm), b"request")
+    with pytest.raises(CertificateRefusedError):
+        check_proof(certificate, ec.generate_private_key(ec.SECP256R1()).sign(b"request", algorithm), b"request")
+    with pytest.raises(CertificateRefusedError):
+        check_proof(certificate, key.sign(b"request", algorithm), b"another request")
+
+
+def test_the_revocation_list_names_what_is_revoked(authority: Authority, key: ec.EllipticCurvePrivateKey) -> None:
+    issued = authority.issue_device(request_certificate(key, "cam"), "cam", NOW, LIFE)
+
+    listed = x509.load_pem_x509_crl(authority.revocation_list([(issued.serial, NOW)], NOW))
+
+    assert listed.get_revoked_certificate_by_serial_number(int(issued.serial, 16)) is not None
+    assert listed.is_signature_valid(authority.certificate.public_key())  # type: ignore[arg-type] # it is an EC key
+
+
+def test_a_stored_authority_is_the_same_again(authority: Authority, tmp_path: Path) -> None:
+    assert Authority.load(tmp_path / "authority").digest == authority.digest
+    assert (tmp_path / "authority" / "ca.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_damaged_authority_is_one_clear_error(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "authority" / "ca.key").write_text("damaged")
+
+    with pytest.raises(StorageError, match="CA cannot be read"):
+        Authority.load(tmp_path / "authority")
+    assert authority.digest

@@ -1,0 +1,205 @@
+"""The broker that the server runs: who may do what, and what happens when it dies."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from fleet_server.broker import access_list
+from ommatid.contract.messages import Ack, State, encode
+from ommatid.contract.topics import Channel
+from ommatid.mqtt import Received, Session
+from tests.support.fleet import FakeDevice, FleetServer, wait_for
+
+
+def devices(server: FleetServer) -> dict[str, dict[str, object]]:
+    with server.client() as client:
+        return {device["id"]: device for device in client.get("/v1/devices")}
+
+
+def test_the_rules_name_each_channel_once() -> None:
+    rules = access_list().splitlines()
+
+    for channel in Channel:
+        assert sum(rule.endswith(f"%u/{channel}") for rule in rules) == 1
+
+
+def test_a_device_that_says_hello_hears_what_it_shall_run(server: FleetServer, tmp_path: Path) -> None:
+    device = server.enrol(tmp_path, "greeter", tags=("lab",))
+    device.connect()
+    retained = device.desired.get(timeout=20)
+
+    device.send(device.hello(1, agent="0.1.7"))
+
+    device.wait_ack(1)
+    assert device.desired.get(timeout=20) == retained
+    with server.http(device.answer.http_token) as http:
+        assert http.get(f"/v1/director/{device.name}.json").content == retained
+    row = devices(server)["greeter"]
+    assert (row["agent"], row["arch"], row["tags"]) == ("0.1.7", "x86_64", ["lab"])
+    device.close()
+
+
+def test_the_last_will_and_the_state_reach_the_database(server: FleetServer, tmp_path: Path) -> None:
+    device = server.enrol(tmp_path, "stateful")
+    device.connect()
+
+    device.say(State(online=True, agent="0.1.0"))
+    wait_for(lambda: bool(devices(server)["stateful"]["online"]))
+    device.say(State(online=False))
+
+    wait_for(lambda: not devices(server)["stateful"]["online"])
+    device.close()
+
+
+class Listener:
+    """The server's view of a topic, through a session of another device."""
+
+    def __init__(self, session: Session, topic: str) -> None:
+        self.heard = threading.Event()
+
+        def hear(_received: Received[bytes]) -> None:
+            self.heard.set()
+
+        session.subscribe(topic, bytes, hear)
+
+
+@pytest.mark.parametrize("channel", list(Channel))
+def test_a_device_can_neither_write_nor_read_anothers_topics(
+    server: FleetServer, tmp_path: Path, channel: Channel
+) -> None:
+    thief, victim = server.enrol(tmp_path, f"thief-{channel}"), server.enrol(tmp_path, f"victim-{channel}")
+    refused = threading.Event()
+    listener = Listener(thief.session, victim.topics.of(channel))
+    everything = Listener(thief.session, "#")
+    thief.connect()
+    everything.heard.clear()
+
+    thief.session.publish(victim.topics.of(channel), b"{}", done=lambda taken: None if taken else refused.set())
+
+    assert refused.wait(20)
+    assert not listener.heard.is_set()
+    thief.close()
+
+
+@pytest.mark.parametrize("channel", [Channel.DESIRED, Channel.CMD, Channel.ACK])
+def test_a_device_cannot_speak_for_the_server(server: FleetServer, tmp_path: Path, channel: Channel) -> None:
+    device = server.enrol(tmp_path, f"forger-{channel}")
+    refused = threading.Event()
+    device.connect()
+
+    forged = encode(Ack(boot=device.boot, seq=1))
+    device.session.publish(device.topics.of(channel), forged, done=lambda taken: None if taken else refused.set())
+
+    assert refused.wait(20)
+    device.close()
+
+
+def test_a_device_that_calls_itself_the_server_kicks_nobody(server: FleetServer, tmp_path: Path) -> None:
+    device = server.enrol(tmp_path, "pretender")
+    impostor = Session(device.broker, "fleet-server")
+    impostor.start()
+    assert impostor.wait_connected(20)
+
+    device.connect()  # the same identity takes the impostor's place, whatever it called itself
+    device.send(device.hello(1))
+
+    device.wait_ack(1)
+    impostor.stop()
+    device.close()
+
+
+def test_a_client_without_a_certificate_of_the_fleet_is_refused(
+    server: FleetServer, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    stranger = FleetServer(tmp_path_factory.mktemp("stranger"))
+    stranger.start()
+    device = stranger.enrol(tmp_path, "stranger")
+    files = (server.folder / "authority" / "ca.crt", device.folder / "device.crt", device.folder / "device.key")
+    ended = threading.Event()
+    broker = type(device.broker)("localhost", server.mqtt_port, *files)
+    session = Session(broker, "stranger", on_disconnected=lambda _reason: ended.set())
+
+    session.start()
+
+    assert ended.wait(20)
+    assert not session.connected
+    session.stop()
+    stranger.close()
+
+
+def test_revoking_cuts_the_open_session_for_good(server: FleetServer, tmp_path: Path) -> None:
+    device = server.enrol(tmp_path, "stolen")
+    device.connect()
+
+    done = server.run("revoke", "stolen")
+
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: not device.session.connected)
+    before = device.session.counts.connections
+    assert not device.session.wait_connected(2)
+    assert device.session.counts.connections == before
+    with server.http(device.answer.http_token) as http:
+        assert http.get("/v1/director/stolen.json").status_code == 401
+    device.close()
+
+
+class TestDeath:
+    @pytest.fixture
+    def device(self, own_server: FleetServer, tmp_path: Path) -> FakeDevice:
+        device = own_server.enrol(tmp_path, "survivor")
+        device.connect()
+        device.desired.get(timeout=20)
+        return device
+
+    def test_mosquitto_killed_comes_back_and_desired_state_with_it(
+        self, own_server: FleetServer, device: FakeDevice
+    ) -> None:
+        first = own_server.broker_pid
+
+        os.kill(first, signal.SIGKILL)
+
+        assert device.desired.get(timeout=30)
+        assert own_server.broker_pid != first
+        device.send(device.hello(1))
+        device.wait_ack(1)
+        device.close()
+
+    def test_the_server_killed_takes_over_from_its_orphan(self, own_server: FleetServer, device: FakeDevice) -> None:
+        orphan = own_server.broker_pid
+        own_server.kill()
+
+        own_server.start()
+
+        assert own_server.broker_pid != orphan
+        assert device.desired.get(timeout=30)
+        device.send(device.event(2))
+        device.send(device.hello(1))
+        device.wait_ack(2)
+        device.close()
+
+    def test_what_was_sent_while_the_server_was_down_is_stored(
+        self, own_server: FleetServer, device: FakeDevice
+    ) -> None:
+        own_server.kill()  # its broker lives on, and keeps what devices say
+        for seq in (1, 2, 3):
+            device.send(device.event(seq))
+
+        own_server.start()
+
+        device.send(device.event(4))
+        for seq in (1, 2, 3):
+            device.send(device.event(seq))  # as an agent does after a reconnection
+        device.wait_ack(4)
+        device.close()
+
+    def test_stopping_ends_mosquitto_too(self, own_server: FleetServer, device: FakeDevice) -> None:
+        pid = own_server.broker_pid
+        device.close()
+
+        status = own_server.stop()
+
+        assert status == 0
+        assert not Path(f"/proc/{pid}").exists()
