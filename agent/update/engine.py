@@ -101,6 +101,8 @@ class Engine:
         if record.state is State.COMMITTED:
             self._raise_floor()
         if record.state is State.PROBATION:
+            # What died with the agent is counted as its restart, not as a death of the loop.
+            record = record.untried(State.PROBATION).untried(State.LOADED)
             record = record.model_copy(update={"restarts": record.restarts + 1})
             if record.restarts > RESTARTS:
                 reason = f"the agent started {record.restarts} times during this probation"
