@@ -27,7 +27,7 @@ from agent.loop.protocol import (
 from ommatid.errors import LinkError, MessageError
 
 FIRST_RETRY_S: Final = 0.05
-LAST_RETRY_S: Final = 2.0
+LAST_RETRY_S: Final = 0.5
 KEPT_PUSHES: Final = 1000
 
 logger = logging.getLogger(__name__)

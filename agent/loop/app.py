@@ -53,7 +53,7 @@ class Loop:
                 parse_source(source.source),
                 self._inbox,
                 self._server.push,
-                paced=not config.as_fast_as_possible,
+                self._server.has_room if config.as_fast_as_possible else None,
             )
             for source in config.sources
         ]

@@ -20,6 +20,7 @@ from ommatid.vision.frame import Frame
 
 REOPEN: Final = Backoff(first_s=0.5, most_s=30.0)
 LATEST_S: Final = 1.0
+POLL_S: Final = 0.005
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +47,24 @@ class Reader:
     """The thread of one source."""
 
     def __init__(
-        self, name: str, spec: SourceSpec, inbox: Inbox, report: Callable[[SourcePush], None], *, paced: bool
+        self,
+        name: str,
+        spec: SourceSpec,
+        inbox: Inbox,
+        report: Callable[[SourcePush], None],
+        may_go_on: Callable[[], bool] | None = None,
     ) -> None:
-        """Prepare the thread; `report` is called on it at each change of state."""
+        """Prepare the thread; `report` is called on it at each change of state.
+
+        With `may_go_on` the source is read as fast as its frames are taken, and while that says so: no frame is
+        dropped, and no result is made that nobody would read.
+        """
         self.name = name
         self.state = SourcePush(name, "starting")
         self._spec = spec
         self._inbox = inbox
         self._report = report
-        self._paced = paced
+        self._may_go_on = may_go_on
         self._stopped = threading.Event()
         self._index = 0
         self._attempt = 0
@@ -96,14 +106,19 @@ class Reader:
                 if self._index == 0:
                     raise SourceError(f"{self._spec.path}: not one picture in it")
                 return
-            if self._paced:
+            if self._may_go_on is None:
                 due_s = pace.due_s(time.monotonic())
                 if self._stopped.wait(max(0.0, due_s - time.monotonic())):
                     return
                 self._inbox.put(self._frame(picture, due_s))
             else:
+                self._wait_for(self._may_go_on)
                 self._inbox.put_when_free(self._frame(picture, time.monotonic()))
             self._change("running")
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        while not condition() and not self._stopped.wait(POLL_S):
+            pass
 
     def _frame(self, picture: Picture, captured_s: float) -> Frame:
         wall_s = time.time() - (time.monotonic() - captured_s)

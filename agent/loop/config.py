@@ -29,7 +29,8 @@ class LoopConfig:
     models: the slot folder; `models/active` points to the model's own folder with `current` and `previous`.
     threads: of the runtime for one inference; only with 1 a model loads at low priority.
     quality: whether the quality checks judge every frame.
-    as_fast_as_possible: take a source's pictures one after the other instead of at its own rate; none is dropped.
+    as_fast_as_possible: take a source's pictures one after the other instead of at its own rate, as fast as the
+        supervisor reads the results; no picture is dropped and no result is lost.
     """
 
     sources: tuple[SourceConfig, ...]

@@ -5,6 +5,7 @@ push is sent at once where the socket has room; else it waits in a bounded buffe
 counted. Answers are never lost: who does not read them is cut off.
 """
 
+import fcntl
 import logging
 import os
 import selectors
@@ -21,6 +22,7 @@ from ommatid.errors import BadInputError, OmmatidError
 MOST_WAITING_BYTES: Final = 1024 * 1024
 MOST_ANSWER_BYTES: Final = 4 * MOST_WAITING_BYTES
 SOCKET_MODE: Final = 0o600
+_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 Answer: TypeAlias = Callable[[bytes], None]
 """Sends the line of an answer to whoever gave the order, if that one is still connected."""
@@ -43,6 +45,7 @@ class Server:
         self._selector = selectors.EpollSelector()  # the one that another thread may change while it waits
         self._waker, self._woken = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._lock_file = -1
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
         self.pushes_lost = 0
 
@@ -53,6 +56,7 @@ class Server:
             BadInputError: The socket cannot be made, or another loop listens there.
         """
         try:
+            self._lock_file = os.open(self._path.with_name(f"{self._path.name}.lock"), _LOCK_FLAGS, SOCKET_MODE)
             self._listen()
         except OSError as error:
             raise BadInputError(
@@ -76,6 +80,11 @@ class Server:
         for each in (self._listener, self._waker, self._woken):
             each.close()
         self._selector.close()
+        os.close(self._lock_file)
+
+    def has_room(self) -> bool:
+        """Tell whether a supervisor is there and reads: what is pushed now will not be lost."""
+        return self._client is not None and len(self._waiting) < MOST_WAITING_BYTES // 2
 
     def push(self, push: Push) -> None:
         """Tell the supervisor, if there is one that reads."""
@@ -89,14 +98,11 @@ class Server:
                 self._send(line)
 
     def _listen(self) -> None:
+        # A lock, and not a trial connection, tells a living loop from a dead one's file: a connection would take the
+        # place of its supervisor. The system drops the lock with the process.
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if self._path.is_socket():
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                try:
-                    probe.connect(str(self._path))
-                except ConnectionRefusedError:
-                    self._path.unlink()
-                else:
-                    raise OSError("another loop listens here")
+            self._path.unlink()
         before = os.umask(0o777 & ~SOCKET_MODE)  # a chmod after the bind would leave a moment for others to connect
         try:
             self._listener.bind(str(self._path))

@@ -1,6 +1,7 @@
 """A real loop process on a real small video, for tests."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -54,13 +55,13 @@ class RunningLoop:
         assert self.process.stdin is not None
         self.process.stdin.write(config.encode().encode())
         self.process.stdin.close()
-        self.client = LoopClient(config.socket)
+        self._arrived: queue.SimpleQueue[Push] = queue.SimpleQueue()
+        self.client = LoopClient(config.socket, self._arrived.put)
         self.client.connect(timeout_s=30)
-        self._stream = self.client.pushes()
 
     def next(self) -> Push:
         """Return the next push."""
-        push = next(self._stream)
+        push = self._arrived.get(timeout=60)
         self.pushes.append(push)
         return push
 
