@@ -275,8 +275,9 @@ class Engine:
 
     def _bear(self, error: StorageError) -> None:
         """Live with a disk that fails; when it fails again and again, end the update, if only in memory."""
-        logger.error("update: %s: %s", _name(self.record), error)
         self._storage_failures += 1
+        if self._storage_failures <= self._policy.attempts:
+            logger.error("update: %s: %s", _name(self.record), error)
         self._pause()
         if self._storage_failures < self._policy.attempts:
             return
@@ -303,7 +304,10 @@ class Engine:
         record = self.record
         release = record.release
         self.watch.end()
-        if record.state is State.COMMITTED:
+        if record.state is State.COMMITTED and release is not None:
+            base = record.base
+            if base and base not in {release.sha256, self.slots.of(release.model).previous} and self.store.holds(base):
+                self.slots.promote(release.model, release.sha256, base)  # a failing disk kept it from being finished
             self._raise_floor()
         for model in (release.model if release is not None else None, self.slots.active):
             if model is not None:
