@@ -104,6 +104,9 @@ def _metrics(database: Database, broker: Broker, session: Session) -> Metrics:
     metrics = Metrics()
     metrics.watch("ommatid_fleet_broker_restarts", "Restarts of Mosquitto", lambda: float(broker.restarts))
     metrics.watch("ommatid_fleet_broker_connected", "1 while connected", lambda: float(session.connected))
+    metrics.watch(
+        "ommatid_fleet_messages_broken", "Messages that no one understood", lambda: float(session.counts.broken.total())
+    )
     metrics.watch("ommatid_fleet_devices_enrolled", "Devices enrolled", lambda: count(enrolled))
     metrics.watch("ommatid_fleet_devices_online", "Devices online", lambda: count(enrolled.where(Device.online)))
     return metrics

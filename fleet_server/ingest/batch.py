@@ -14,7 +14,6 @@ from fleet_server.ingest.facts import apply_report, apply_state, document
 from fleet_server.ingest.watermark import fold
 from ommatid.contract.messages import Hello, Report, State
 from ommatid.contract.topics import DeviceTopics
-from ommatid.errors import MessageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,11 @@ def store(session: Session, arrivals: Sequence[Arrival], now: datetime) -> Outco
         device = devices.get(arrival.topics)
         if device is None:
             continue
-        try:
-            if isinstance(arrival.message, State):
-                apply_state(device, arrival.message, document(arrival.message), now)
-                outcome.changed = True
-            else:
-                document(arrival.message)
-                reports[device.id, arrival.message.boot].setdefault(arrival.message.seq, arrival.message)
-        except MessageError as error:
-            outcome.refused.append((arrival.topics, str(error)))
+        if isinstance(arrival.message, State):
+            apply_state(device, arrival.message, document(arrival.message), now)
+            outcome.changed = True
+        else:
+            reports[device.id, arrival.message.boot].setdefault(arrival.message.seq, arrival.message)
     by_id = {device.id: device for device in devices.values()}
     for (device_id, boot), arrived in reports.items():
         _store_boot(session, by_id[device_id], boot, arrived, now, outcome)

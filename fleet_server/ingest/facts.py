@@ -2,24 +2,15 @@
 
 import json
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from fleet_server.database.models import Device
 from ommatid.contract.messages import Hello, Message, Report, State
-from ommatid.errors import MessageError
-
-LARGEST: Final = 2**53
-"""No honest number is larger, and JSON and SQLite keep integers exact up to here."""
 
 
 def document(message: Message) -> dict[str, Any]:
-    """Return a message as the database keeps it.
-
-    Raises:
-        MessageError: A number in it is too large to be one of ours.
-    """
+    """Return a message as the database keeps it."""
     body: dict[str, Any] = json.loads(message.model_dump_json(exclude_none=True))
-    _check_numbers(body)
     return body
 
 
@@ -54,14 +45,3 @@ def apply_state(device: Device, state: State, body: dict[str, Any], now: datetim
     device.running_target = model.target if model else None
     device.running_digest = model.digest if model else None
     device.running_counter = model.release_counter if model else None
-
-
-def _check_numbers(value: object) -> None:
-    if isinstance(value, dict):
-        for each in value.values():
-            _check_numbers(each)
-    elif isinstance(value, list):
-        for each in value:
-            _check_numbers(each)
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        raise MessageError("a number is too large")

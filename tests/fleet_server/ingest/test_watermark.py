@@ -25,7 +25,7 @@ class OneByOne:
 
 
 @given(st.lists(SEQS, max_size=12))
-def test_whatever_arrives_however_often_is_stored_once_and_acknowledged_to_the_first_gap(
+def test_whatever_arrives_is_stored_once_and_acknowledged_to_the_first_gap(
     batches: list[list[int]],
 ) -> None:
     database = OneByOne()
