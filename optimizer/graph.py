@@ -60,11 +60,11 @@ def set_weight(model: onnx.ModelProto, name: str, value: NDArray[np.generic]) ->
     model.graph.initializer.append(tensor)
 
 
-def prepend(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    """Put nodes before all others."""
-    rest = [onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
+def set_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Make `nodes`, some of which may be the graph's own, all its nodes."""
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
-    model.graph.node.extend([*nodes, *rest])
+    model.graph.node.extend(kept)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:

@@ -20,7 +20,8 @@ from optimizer.artifact import Artifact
 from optimizer.preprocessing import Preprocessing
 
 IMAGE: Final = "image"
-PIXELS: Final = "pixels"
+PIXELS: Final = "pre:pixels"
+"""The picture less its zero point, in NCHW; all names of this pass have a prefix that no exporter uses."""
 TO_NCHW: Final = (0, 3, 1, 2)
 HALF_LEVEL: Final = 0.5
 
@@ -109,9 +110,9 @@ def _fold(model: onnx.ModelProto, source: _Source, convolution: onnx.NodeProto, 
         bias = np.asarray(graph.weight(model, convolution.input[2]), np.float64)
     scaled = weights * scale[None, :, None, None]
     shift = (scaled * (zero_point - mean)[None, :, None, None]).sum(axis=(1, 2, 3))
-    graph.set_weight(model, "folded_weight", scaled.astype(np.float32))
-    graph.set_weight(model, "folded_bias", (bias + shift).astype(np.float32))
-    convolution.input[:] = [PIXELS, "folded_weight", "folded_bias"]
+    graph.set_weight(model, "pre:folded_weight", scaled.astype(np.float32))
+    graph.set_weight(model, "pre:folded_bias", (bias + shift).astype(np.float32))
+    convolution.input[:] = [PIXELS, "pre:folded_weight", "pre:folded_bias"]
     pads = graph.attribute(convolution, "pads", [0, 0, 0, 0])
     bordered = any(pads) and bool(np.abs(mean - zero_point).max() > HALF_LEVEL)
     nodes: list[onnx.NodeProto] = []
@@ -119,11 +120,13 @@ def _fold(model: onnx.ModelProto, source: _Source, convolution: onnx.NodeProto, 
     if bordered:
         picture, nodes = _border(model, source, pads, np.clip(np.rint(mean), 0, 255).astype(np.uint8))
         graph.set_attribute(convolution, "pads", [0, 0, 0, 0])
-    graph.set_weight(model, "pixel_scale", np.array(1, np.float32))
-    graph.set_weight(model, "pixel_zero_point", np.array(zero_point, np.uint8))
+    graph.set_weight(model, "pre:pixel_scale", np.array(1, np.float32))
+    graph.set_weight(model, "pre:pixel_zero_point", np.array(zero_point, np.uint8))
     nodes += [
-        helper.make_node("Transpose", [picture], ["planes"], name="planes", perm=TO_NCHW),
-        helper.make_node("DequantizeLinear", ["planes", "pixel_scale", "pixel_zero_point"], [PIXELS], name=PIXELS),
+        helper.make_node("Transpose", [picture], ["pre:planes"], name="pre:planes", perm=TO_NCHW),
+        helper.make_node(
+            "DequantizeLinear", ["pre:planes", "pre:pixel_scale", "pre:pixel_zero_point"], [PIXELS], name=PIXELS
+        ),
     ]
     _replace_input(model, source, nodes)
     return bordered
@@ -142,26 +145,26 @@ def _border(
         "bottom": (bottom, width),
     }
     for side, (rows, columns) in sides.items():
-        graph.set_weight(model, f"border_{side}", np.broadcast_to(mean, (1, rows, columns, source.channels)))
-    across = [name for name, pad in (("border_left", left), (IMAGE, 1), ("border_right", right)) if pad]
-    down = [name for name, pad in (("border_top", top), ("wide", 1), ("border_bottom", bottom)) if pad]
-    return "bordered", [
-        helper.make_node("Concat", across, ["wide"], name="wide", axis=2),
-        helper.make_node("Concat", down, ["bordered"], name="bordered", axis=1),
+        graph.set_weight(model, f"pre:border_{side}", np.broadcast_to(mean, (1, rows, columns, source.channels)))
+    across = [name for name, pad in (("pre:border_left", left), (IMAGE, 1), ("pre:border_right", right)) if pad]
+    down = [name for name, pad in (("pre:border_top", top), ("pre:wide", 1), ("pre:border_bottom", bottom)) if pad]
+    return "pre:bordered", [
+        helper.make_node("Concat", across, ["pre:wide"], name="pre:wide", axis=2),
+        helper.make_node("Concat", down, ["pre:bordered"], name="pre:bordered", axis=1),
     ]
 
 
 def _arithmetic_prologue(model: onnx.ModelProto, source: _Source, preprocessing: Preprocessing) -> None:
-    graph.set_weight(model, "pixel_mean", np.array(preprocessing.mean, np.float32))
-    graph.set_weight(model, "pixel_scale", np.array(preprocessing.scale, np.float32))
-    last = source.name if source.channels_last else "normalised"
+    graph.set_weight(model, "pre:pixel_mean", np.array(preprocessing.mean, np.float32))
+    graph.set_weight(model, "pre:pixel_scale", np.array(preprocessing.scale, np.float32))
+    last = source.name if source.channels_last else "pre:normalised"
     nodes = [
-        helper.make_node("Cast", [IMAGE], ["float_pixels"], name="float_pixels", to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["float_pixels", "pixel_mean"], ["centred"], name="centred"),
-        helper.make_node("Mul", ["centred", "pixel_scale"], [last], name="normalised"),
+        helper.make_node("Cast", [IMAGE], ["pre:float_pixels"], name="pre:float_pixels", to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["pre:float_pixels", "pre:pixel_mean"], ["pre:centred"], name="pre:centred"),
+        helper.make_node("Mul", ["pre:centred", "pre:pixel_scale"], [last], name="pre:normalised"),
     ]
     if not source.channels_last:
-        nodes.append(helper.make_node("Transpose", [last], [source.name], name="planes", perm=TO_NCHW))
+        nodes.append(helper.make_node("Transpose", [last], [source.name], name="pre:planes", perm=TO_NCHW))
     _replace_input(model, source, nodes)
 
 
@@ -169,7 +172,7 @@ def _replace_input(model: onnx.ModelProto, source: _Source, prologue: list[onnx.
     """Make `image` the input, computed on by `prologue`; drop what nothing reads any more."""
     shape = (1, source.height, source.width, source.channels)
     graph.image_input(model).CopyFrom(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape))
-    graph.prepend(model, prologue)
+    graph.set_nodes(model, [*prologue, *model.graph.node])
     drop_unread(model)
 
 

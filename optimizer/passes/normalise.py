@@ -30,6 +30,7 @@ IR_VERSION: Final = 8
 """What opset 17 was published with; a newer number only shuts older runtimes out."""
 IR_VERSION_NEW: Final = 9
 MAX_NAME: Final = 48
+INPUT: Final = "input:float"
 IMAGE_RANK: Final = 4
 CHANNELS: Final = (1, 3)
 
@@ -101,11 +102,17 @@ def fix_shape(model: onnx.ModelProto, size: Size | None) -> None:
     shape[0] = 1
     first, last = shape[1] in CHANNELS, shape[3] in CHANNELS
     if not first and not last:
-        raise BadInputError(f"input {value.name} has shape {shape}: neither NCHW nor NHWC with 1 or 3 channels")
+        raise BadInputError(
+            f"input {value.name} has shape {shape}: neither NCHW nor NHWC with 1 or 3 channels",
+            hint="export the model with one picture as its input",
+        )
     places = (2, 3) if first else (1, 2)
     for place, known in zip(places, (size.height, size.width) if size else (0, 0), strict=True):
         if shape[place] and known and shape[place] != known:
-            raise BadInputError(f"--input-size: the model is fixed at {shape[places[0]]}x{shape[places[1]]}")
+            raise BadInputError(
+                f"--input-size: the model is fixed at {shape[places[0]]}x{shape[places[1]]}",
+                hint="leave --input-size out, or export the model with an open size",
+            )
         shape[place] = shape[place] or known
         if not shape[place]:
             raise BadInputError(
@@ -175,36 +182,40 @@ def explicit_padding(model: onnx.ModelProto) -> None:
 
 def pool_globally(model: onnx.ModelProto) -> int:
     """Replace each mean over height and width by GlobalAveragePool; return how many."""
-    ranks = {value.name: len(graph.shape_of(value)) for value in model.graph.value_info}
+    ranks = {value.name: len(graph.shape_of(value)) for value in (*model.graph.value_info, *model.graph.input)}
+    nodes: list[onnx.NodeProto] = []
     changed = 0
-    for index, node in enumerate(list(model.graph.node)):
-        if node.op_type != "ReduceMean" or ranks.get(node.input[0]) != IMAGE_RANK:
+    for node in model.graph.node:
+        if node.op_type != "ReduceMean" or ranks.get(node.input[0]) != IMAGE_RANK or _mean_axes(model, node) != [2, 3]:
+            nodes.append(node)
             continue
-        axes = graph.attribute(node, "axes", [])
-        if len(node.input) > 1:
-            constant = graph.weight(model, node.input[1])
-            axes = [] if constant is None else [int(axis) for axis in constant.reshape(-1)]
-        if sorted(axis % IMAGE_RANK for axis in axes) != [2, 3]:
-            continue
-        keep = next((item.i for item in node.attribute if item.name == "keepdims"), 1)
-        pooled = node.output[0] if keep else f"{node.output[0]}_pooled"
-        place = index + sum(1 for item in model.graph.node if item.name.endswith("_flat_pool"))
-        del model.graph.node[place]
-        model.graph.node.insert(
-            place, helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name=f"{node.name}_pool")
-        )
-        if not keep:
-            flat = helper.make_node("Flatten", [pooled], [node.output[0]], name=f"{node.name}_flat_pool", axis=1)
-            model.graph.node.insert(place + 1, flat)
         changed += 1
+        if next((item.i for item in node.attribute if item.name == "keepdims"), 1):
+            nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [node.output[0]]))
+        else:
+            pooled = f"{node.output[0]}:pooled"
+            nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled]))
+            nodes.append(helper.make_node("Flatten", [pooled], [node.output[0]], axis=1))
+    graph.set_nodes(model, nodes)
     return changed
 
 
+def _mean_axes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[int]:
+    """Return the axes of a ReduceMean: an attribute up to operator set 17, an input from 18 on."""
+    axes = graph.attribute(node, "axes", [])
+    if len(node.input) > 1:
+        constant = graph.weight(model, node.input[1])
+        axes = [] if constant is None else [int(axis) for axis in constant.reshape(-1)]
+    return sorted(axis % IMAGE_RANK for axis in axes)
+
+
 def shorten_names(model: onnx.ModelProto) -> None:
-    """Give nodes and inner tensors readable names; inputs and outputs keep theirs."""
-    fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
-    renamed: dict[str, str] = {}
-    taken = set(fixed)
+    """Give nodes and inner tensors readable names; outputs keep theirs, and no name is left to meet ours by chance."""
+    fixed = {value.name for value in model.graph.output}
+    value = graph.image_input(model)
+    renamed = {value.name: INPUT}
+    value.name = INPUT
+    taken = {*fixed, INPUT}
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{index}"
         for place, tensor in enumerate(node.output):
