@@ -1,24 +1,36 @@
-"""The `fleet` command: make a server, run it, and steer it."""
+"""The `fleet` command: make a server, run it, and steer it.
 
+A command is imported when it is used: a client that asks one question need not load the server.
+"""
+
+from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 import click
 
-from fleet_server.commands.devices import devices
-from fleet_server.commands.init import init
-from fleet_server.commands.page import page
-from fleet_server.commands.push import push
-from fleet_server.commands.releases import releases
-from fleet_server.commands.revoke import revoke
-from fleet_server.commands.rollout import rollout
-from fleet_server.commands.serve import serve
-from fleet_server.commands.telemetry import telemetry
-from fleet_server.commands.token import token
 from fleet_server.profile import Station
 from ommatid.cli import Group, run_cli, version_option
 
+COMMANDS: Final = ("init", "serve", "token", "push", "rollout", "devices", "releases", "telemetry", "page", "revoke")
 
-@click.group(cls=Group)
+
+class Commands(Group):
+    """The sub-commands, each in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
+        """Return the names, in the order in which a person meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - same
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"fleet_server.commands.{cmd_name}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+
+@click.group(cls=Commands)
 @version_option("fleet")
 @click.option(
     "--dir",
@@ -39,10 +51,6 @@ from ommatid.cli import Group, run_cli, version_option
 def fleet(context: click.Context, folder: Path, profile: Path | None) -> None:
     """Bring models to a fleet of cameras, stage by stage, and see how they do."""
     context.obj = Station(folder, profile)
-
-
-for command in (init, serve, token, push, rollout, devices, releases, telemetry, page, revoke):
-    fleet.add_command(command)
 
 
 def main() -> None:
