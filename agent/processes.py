@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from ommatid.backoff import Backoff
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("agent.processes")
 
 EX_CONFIG: Final = 78
 """Exit code of a child that would fail again: it has said why, and is not started again. From sysexits.h."""
