@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.loop_client import OrderRefusedError
+from agent.trial.errors import TrialCrashError
 from agent.update import rules
 from agent.update.errors import DownloadStoppedError
 from agent.update.journal import Journal
@@ -33,6 +34,8 @@ OFFER_PAUSE_S: Final = 60.0
 """Between two attempts to verify a document while the release side cannot be reached."""
 RETRY_S: Final = 900.0
 """After the end of an update that the world was to blame for; then the same document may start it again."""
+STOP_GRACE_S: Final = 1.0
+"""A trial that dies this shortly before `stop` was killed with the agent, by whoever ends it: it proves nothing."""
 RESTARTS: Final = 5
 """An agent that starts so often within one probation dies of it."""
 
@@ -224,6 +227,9 @@ class Engine:
         if verdict.passed:
             self._journal.save(record.model_copy(update={"trial_passed": True}))
             return
+        if verdict.error == TrialCrashError.__name__ and self._stopped.wait(STOP_GRACE_S):
+            self._journal.save(self.record.untried(State.TRIAL))  # who stopped us stopped the trial too
+            return
         self._journal.save(record)
         error, reason = verdict.error or "TrialError", verdict.reason or "the trial failed"
         self._end(Step(Act.END, error=error, reason=reason, remember=True), State.REFUSED)
@@ -373,7 +379,9 @@ class Engine:
             logger.info("update: a director document cannot be verified now: %s", error)
             self._offers.later(document, self._clock.monotonic_s() + OFFER_PAUSE_S)
             return False
-        if assigned is None or self._accept(Release.of(assigned), assigned.rev):
+        if assigned is not None and self._cools(Release.of(assigned), assigned.rev):
+            self._offers.later(document, self._retry_at_s)
+        elif assigned is None or self._accept(Release.of(assigned), assigned.rev):
             self._offers.taken(document)
         return True
 
@@ -387,14 +395,17 @@ class Engine:
                 return True
             self._supersede(rev)
             return False
-        if same and rev == record.desired_rev and not self._may_retry():
+        if same and rev == record.desired_rev and not record.retriable:
             return True
         self._not_before_s = 0.0
         self._advance(record.offered(release, rev, self.slots.of(release.model).current))
         return True
 
-    def _may_retry(self) -> bool:
-        return self.record.retriable and self._clock.monotonic_s() >= self._retry_at_s
+    def _cools(self, release: Release, rev: int) -> bool:
+        """Tell whether this very document failed too short a time ago to try it again."""
+        record = self.record
+        again = record.state.final and record.retriable and (record.release, record.desired_rev) == (release, rev)
+        return again and self._clock.monotonic_s() < self._retry_at_s
 
     def _supersede(self, rev: int) -> None:
         step = Step(Act.END, error="SupersededError", reason=f"document {rev} asks for another model", retriable=True)

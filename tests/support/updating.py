@@ -195,6 +195,7 @@ class FakeTrial:
     def __init__(self, points: Points) -> None:
         self._points = points
         self.bad: set[str] = set()
+        self.crashing: set[str] = set()
         self.held: list[str] = []
 
     def __call__(self, candidate: Path, current: Path | None) -> FakeVerdict:
@@ -203,6 +204,8 @@ class FakeTrial:
         assert is_whole(candidate)
         assert current is None or is_whole(current)
         self._points.pass_one()
+        if candidate.name in self.crashing:
+            return FakeVerdict(passed=False, error="TrialCrashError", reason="SIGSEGV")
         if candidate.name in self.bad:
             return FakeVerdict(passed=False, error="GoldenError", reason="golden sample 0 differs")
         return FakeVerdict(passed=True)

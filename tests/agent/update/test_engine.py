@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from agent.update import engine as engine_module
-from tests.support.updating import BundleServer, Device, Signed, make_release, slot
+from tests.support.updating import BundleServer, Device, FakeVerdict, Signed, make_release, slot
 
 ALL_STATES = ["offered", "downloading", "verified", "trial", "loaded", "probation", "committed"]
 
@@ -279,12 +279,42 @@ def test_an_update_waits_for_a_loop_that_is_away_but_not_for_ever(device: Device
     assert device.reports[-1]["error"] == "LinkError"
     assert device.current == v1.sha256
 
-    # and the same document starts it again, after a while
+    # and the same document starts it again, but only after a while
     device.loop.away = False
-    device.clock.pass_s(engine_module.RETRY_S)
     device.engine.offer(v2.document)
     device.finish()
+    assert device.current == v1.sha256
+    device.clock.pass_s(engine_module.RETRY_S)
+    device.engine.tick()
+    device.finish()
     assert device.current == v2.sha256
+
+
+def test_a_trial_that_was_killed_with_the_agent_is_not_held_against_the_model(
+    device: Device, server: BundleServer, client: httpx.Client, v2: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_candidate: Path, _current: Path | None) -> FakeVerdict:
+        device.engine.stop()
+        return FakeVerdict(passed=False, error="TrialCrashError", reason="SIGTERM")
+
+    monkeypatch.setattr(device.engine, "_trial", killed)
+    device.engine.offer(v2.document)
+    device.engine.run_until_idle(sleep=device.clock.pass_s)
+    assert device.engine.record.state == "trial"
+
+    device = again(device, server, client)
+    device.run()
+    assert device.current == v2.sha256
+
+
+def test_a_trial_that_crashes_is_a_refusal(device: Device, v1: Signed, v2: Signed) -> None:
+    device.trial.crashing.add(v2.sha256)
+
+    device.engine.offer(v2.document)
+    device.finish()
+
+    assert device.reports[-1]["error"] == "TrialCrashError"
+    assert device.current == v1.sha256
 
 
 def test_a_disk_without_room_is_noticed_before_the_download(
