@@ -9,12 +9,23 @@ class Changes:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._number = 0
+        self._closed = False
 
     @property
     def number(self) -> int:
         """Return the number of changes so far."""
         with self._condition:
             return self._number
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether the server is stopping: who waits here shall end."""
+        return self._closed
+
+    def close(self) -> None:
+        """Say that there will be no more changes, and wake everybody."""
+        self._closed = True
+        self.notify()
 
     def notify(self) -> None:
         """Say that something changed."""

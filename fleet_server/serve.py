@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from granian.constants import Interfaces
@@ -85,6 +85,12 @@ async def _serve_http(parts: Services) -> None:
     )
     server.workers_kill_timeout = SHUTDOWN_S
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        parts.changes.close()  # ends the pages' event streams, which would hold the server up
+        loop.call_soon(server.stop)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
-    await server.serve()
+        loop.add_signal_handler(number, stop)
+    with suppress(TimeoutError):  # a download that outlasts the order to stop is cut; the device resumes it
+        await server.serve()

@@ -13,13 +13,11 @@ from fleet_server.profile import Station
 from fleet_server.rollouts.facts import (
     DEFAULT_MAX_FAILURES,
     DEFAULT_MIN_SUCCESS,
-    DEFAULT_PATIENCE_S,
-    DEFAULT_SOAK_S,
     RolloutState,
 )
 from fleet_server.rollouts.stages import DEFAULT_STAGES
 from fleet_server.rollouts.views import PlanView, RolloutView
-from fleet_server.web.formats import outcome, span, tone
+from fleet_server.web.formats import outcome, tone
 from ommatid.cli import echo_json
 from ommatid.errors import OmmatidError
 
@@ -57,7 +55,7 @@ def rollout() -> None:
 @click.option("--target", help="One build target; by default each device gets the build for its hardware.")
 @click.option("--tag", "tags", multiple=True, help="Only devices with this tag; repeat for more, all must be there.")
 @click.option("--stages", default=DEFAULT_STAGES, show_default=True, help="Shares or counts of devices, growing.")
-@click.option("--soak", type=Seconds(), default=DEFAULT_SOAK_S, show_default="5m", help="Wait after each stage.")
+@click.option("--soak", type=Seconds(), default="5m", show_default=True, help="Wait after each stage.")
 @click.option(
     "--max-failures", default=DEFAULT_MAX_FAILURES, show_default=True, help="Abort at this count or share of devices."
 )
@@ -67,8 +65,8 @@ def rollout() -> None:
 @click.option(
     "--patience",
     type=Seconds(),
-    default=DEFAULT_PATIENCE_S,
-    show_default="15m",
+    default="15m",
+    show_default=True,
     help="Wait for a device that went silent in the middle of its update.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what it would do, and do nothing.")
@@ -170,8 +168,8 @@ def _show(view: RolloutView, *, as_json: bool) -> None:
     click.echo(f"rollout {view.id}: {view.model} {view.version} is {view.state}, stage {view.stage}/{len(view.stages)}")
     if view.reason:
         click.echo(view.reason)
-    if view.push_to_committed_s is not None:
-        click.echo(f"{outcome(view)}, {span(view.push_to_committed_s)} after the push")
+    if view.state is RolloutState.FINISHED:
+        click.echo(outcome(view))
     rows = [
         (part.id, str(part.stage), state(part.state, tone(part.state)), _why(part.error, part.reason))
         for part in view.devices

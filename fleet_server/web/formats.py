@@ -66,11 +66,15 @@ def ago(value: datetime | None, now: datetime) -> str:
 
 def outcome(rollout: RolloutView) -> str:
     """Return the end of a rollout in one line."""
-    committed = sum(stage.committed for stage in rollout.stages)
-    failed = sum(stage.failed for stage in rollout.stages)
-    told = f"{committed} of {len(rollout.devices)} devices committed"
-    if failed:
-        told += f", {failed} failed"
+    reached = len(rollout.devices)
+    devices = f"{reached} device{'' if reached == 1 else 's'}"
     if rollout.state is RolloutState.ABORTED:
-        return f"{failed} of {len(rollout.devices)} devices failed; all were sent back"
+        failed = next((part for part in rollout.devices if part.error), None)
+        told = f"{failed.id}: {failed.error}: {failed.reason}" if failed else (rollout.reason or "")
+        return f"sent back from {devices}; {told}" if told else f"sent back from {devices}"
+    committed = sum(stage.committed for stage in rollout.stages)
+    failures = sum(stage.failed for stage in rollout.stages)
+    told = f"{committed} of {devices} committed" + (f", {failures} failed" if failures else "")
+    if rollout.push_to_committed_s is not None:
+        told += f", the last {span(rollout.push_to_committed_s)} after the push"
     return told

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Cookie, Form, Header, Request
+from fastapi import APIRouter, Cookie, Form, Header
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -103,17 +103,17 @@ def steer(
 
 
 @router.get("/v1/stream/page")
-async def stream(request: Request, parts: ServicesOf, token: Token = None) -> StreamingResponse:
+async def stream(parts: ServicesOf, token: Token = None) -> StreamingResponse:
     """Push the live part whenever the database changed."""
     await run_in_threadpool(operator_of, parts.database, token)
     return StreamingResponse(
-        _pushes(request, parts, token), media_type="text/event-stream", headers={**HEADERS, "X-Accel-Buffering": "no"}
+        _pushes(parts, token), media_type="text/event-stream", headers={**HEADERS, "X-Accel-Buffering": "no"}
     )
 
 
-async def _pushes(request: Request, parts: Services, token: str | None) -> AsyncIterator[str]:
+async def _pushes(parts: Services, token: str | None) -> AsyncIterator[str]:
     shown = ""
-    while not await request.is_disconnected():
+    while not parts.changes.closed:
         seen, began = parts.changes.number, time.monotonic()
         try:
             operator = await run_in_threadpool(operator_of, parts.database, token)
