@@ -76,7 +76,7 @@ def test_a_video_at_its_own_rate_goes_on_through_a_swap(tmp_path: Path, state: P
 
 def test_a_frame_says_what_was_found_and_how_good_it_is(tmp_path: Path, state: Path) -> None:
     video = make_video(tmp_path / "v.avi")
-    with running_loop(state, str(video), as_fast_as_possible=True) as loop:
+    with running_loop(state, f"{video}#loop") as loop:
         frame = loop.next_frame()
 
     assert {found.label for found in frame.objects} == {"bright", "dark"}
@@ -158,7 +158,7 @@ def test_hostile_lines_are_answered_and_forgotten(tmp_path: Path, state: Path) -
 
 def test_a_supervisor_that_does_not_read_loses_pushes_and_stops_nothing(tmp_path: Path, state: Path) -> None:
     video = make_video(tmp_path / "v.avi")
-    with running_loop(state, f"{video}#loop", as_fast_as_possible=True) as loop:
+    with running_loop(state, f"{video}#loop&fps=500") as loop:
         first = loop.next_frame()
         loop.client.close()
         with socket.socket(socket.AF_UNIX) as deaf:
@@ -173,15 +173,13 @@ def test_a_supervisor_that_does_not_read_loses_pushes_and_stops_nothing(tmp_path
 
 def test_the_end_of_a_video_is_a_state_that_comes_after_its_last_frame(tmp_path: Path, state: Path) -> None:
     video = make_video(tmp_path / "v.avi", frames=8)
-    with running_loop(state, str(video)) as loop:
+    with running_loop(state, str(video), as_fast_as_possible=True) as loop:
         ended = loop.next_source("ended")
-        last = [push for push in loop.pushes if isinstance(push, FramePush)][-1]
         status = loop.client.status()
 
     assert ended == SourcePush("camera", "ended", "no more pictures")
-    assert last.index == 7
+    assert [frame.index for frame in loop.frames] == list(range(8))
     assert status.sources[0].state == "ended"
-    assert status.sources[0].frames + status.sources[0].dropped == 8
 
 
 def test_a_source_that_is_not_there_is_down_and_comes_back(tmp_path: Path, state: Path) -> None:
@@ -196,7 +194,6 @@ def test_a_source_that_is_not_there_is_down_and_comes_back(tmp_path: Path, state
         frame = loop.next_frame()
 
     assert frame.index == 0
-    assert any(isinstance(push, SourcePush) and push.state == "running" for push in loop.pushes) or frame
 
 
 def test_without_a_model_frames_are_judged_and_the_first_model_can_come(
