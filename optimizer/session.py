@@ -8,11 +8,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from ommatid.runtime.onnx import DISABLED_OPTIMIZERS
+from ommatid.runtime.onnx import DISABLED_OPTIMIZERS, session_options
 from optimizer.artifact import serialize
 from optimizer.errors import ConversionError
-
-_FATAL = 4
 
 
 class Session:
@@ -24,13 +22,10 @@ class Session:
         Raises:
             ConversionError: The runtime refuses it; its own words name the operator.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 serialize(model),
-                sess_options=options,
+                sess_options=session_options(threads=1),
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=list(DISABLED_OPTIMIZERS),
             )

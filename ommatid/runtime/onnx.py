@@ -46,19 +46,11 @@ class OnnxBackend:
             BackendError: ONNX Runtime refuses the file.
         """
         self._path = path
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        if platform.machine() == "x86_64" and sums_overflow(_cpu_facts()):
-            options.add_session_config_entry("session.x64quantprecision", "1")
         # ONNX Runtime's exceptions share no base class, and std::bad_alloc comes as a RuntimeError.
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 str(path),
-                sess_options=options,
+                sess_options=session_options(threads),
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=list(DISABLED_OPTIMIZERS),
             )
@@ -85,6 +77,19 @@ class OnnxBackend:
     def close(self) -> None:
         """Give the session's memory back."""
         self._session = None
+
+
+def session_options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Return the settings under which every model of ours runs, in the optimizer and on the device."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if platform.machine() == "x86_64" and sums_overflow(_cpu_facts()):
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
 
 
 def sums_overflow(cpu_facts: str) -> bool:
