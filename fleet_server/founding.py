@@ -42,13 +42,13 @@ def found(root: Path, keys: Path, settings: Settings, passphrase: bytes | None, 
         OSError: The disk is full or read-only; nothing stays.
     """
     root, keys = root.resolve(), keys.resolve()
-    for folder in (root, keys):
-        _require_free(folder)
     if keys.is_relative_to(root):
         raise BadInputError(
             f"{keys}: the release keys would lie in the server's folder",
             hint="they must not be on the server: name another folder, best on a medium that is put away",
         )
+    for folder in (root, keys):
+        _require_free(folder)
     aside, keys_aside = (folder.with_name(f".{folder.name}.partial") for folder in (root, keys))
     try:
         for folder in (aside, keys_aside):

@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fleet_server.client import FleetClient
+from fleet_server.founding import found
 from fleet_server.profile import Profile
+from fleet_server.settings import Settings
 from ommatid.contract.enrolment import EnrolAnswer, EnrolmentToken, EnrolRequest
 from ommatid.contract.messages import Ack, Event, Hello, Report, State, decode, encode
 from ommatid.contract.topics import Channel, DeviceTopics
@@ -30,7 +32,7 @@ TIMEOUT_S = 20.0
 
 
 class FleetServer:
-    """`fleet init` and `fleet serve` on free ports of loopback; `kill` and `start` keep folder and ports."""
+    """A new fleet, and `fleet serve` on free ports of loopback; `kill` and `start` keep folder and ports."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder / "server"
@@ -39,9 +41,8 @@ class FleetServer:
         self.log = folder / "server.log"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        ports = ("--http-port", str(self.http_port), "--mqtt-port", str(self.mqtt_port))
-        done = self.run("init", str(self.folder), "--keys", str(self.keys), *ports)
-        assert done.returncode == 0, done.stderr
+        settings = Settings(http_port=self.http_port, mqtt_port=self.mqtt_port)
+        found(self.folder, self.keys, settings, None, datetime.now(UTC))  # what `fleet init` does, without its start
 
     @property
     def url(self) -> str:
