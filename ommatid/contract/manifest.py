@@ -73,7 +73,7 @@ class Compatible(Signed):
 
     arch: tuple[Literal["aarch64", "x86_64"], ...] = Field(min_length=1)
     accelerator: Literal["cpu"] = "cpu"
-    memory_bytes: NonNegativeInt = Field(description="peak of loading and running, measured at build time")
+    memory_bytes: NonNegativeInt = Field(description="what loading and running adds at its peak, an estimate")
     minimum_agent: AgentVersion = "0.1.0"
 
 
