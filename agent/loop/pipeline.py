@@ -61,7 +61,7 @@ class Pipeline:
             self._turn()
             frame = self._inbox.take(TAKE_TIMEOUT_S)
             if frame is not None:
-                self._process(frame)
+                self.process(frame)
             self._keep_accounts(time.monotonic())
 
     def stop(self) -> None:
@@ -95,7 +95,8 @@ class Pipeline:
         account = begun[-1] if begun and not turned.back else self.begin_account(back=turned.back)
         account.swapped(time.monotonic(), turned.digest, turned.previous)
 
-    def _process(self, frame: Frame) -> None:
+    def process(self, frame: Frame) -> None:
+        """Judge one frame, run the model on it, count it and say what came of it."""
         taken_s = time.monotonic()
         held = self._slots.active
         report = self._inspect(frame, held) if self._quality else None
