@@ -14,16 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from agent.clock import Clock, rfc3339
-from ommatid.contract.messages import REPORTS, Report, validate
+from ommatid.contract.messages import MAX_IN_FLIGHT, REPORTS, Report, validate
 from ommatid.errors import MessageError, StorageError
 
 logger = logging.getLogger(__name__)
-
-IN_FLIGHT: Final = 64
-"""So many reports may be numbered and unconfirmed at once."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS report (
@@ -104,7 +101,7 @@ class Spool:
         with self._changing():
             numbered = self._base.execute("SELECT count(*) FROM report WHERE seq IS NOT NULL").fetchone()[0]
             fresh = self._base.execute(
-                "SELECT id, boot FROM report WHERE seq IS NULL ORDER BY id LIMIT ?", (max(0, IN_FLIGHT - numbered),)
+                "SELECT id, boot FROM report WHERE seq IS NULL ORDER BY id LIMIT ?", (max(0, MAX_IN_FLIGHT - numbered),)
             ).fetchall()
             for row, boot in fresh:
                 self._number(row, boot)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ommatid.contract.messages import MAX_IN_FLIGHT
+
 
 @dataclass(frozen=True, slots=True)
 class Folded:
@@ -27,6 +29,8 @@ def fold(mark: int, beyond: Iterable[int], arrived: Iterable[int]) -> Folded:
     stored = set(beyond)
     fresh = {seq for seq in arrived if seq > mark and seq not in stored}
     stored |= fresh
+    # What lies further back than a device may have in flight was acknowledged once, by a server whose backup we are.
+    mark = max(mark, max(stored, default=0) - MAX_IN_FLIGHT)
     while mark + 1 in stored:
         mark += 1
     return Folded(tuple(sorted(fresh)), mark)

@@ -74,6 +74,14 @@ class ModelRef(Message):
     release_counter: Count
 
 
+MAX_IN_FLIGHT = 64
+"""So many reports of a device may be numbered and not yet acknowledged at once.
+
+A server that sees `seq` therefore knows that the device has forgotten everything up to `seq - MAX_IN_FLIGHT`: one that
+was restored from an old backup does not wait for ever for what it once acknowledged.
+"""
+
+
 class Report(Message):
     """What every report carries; (device, boot, seq) is its identity."""
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.spool import IN_FLIGHT, Spool
-from ommatid.contract.messages import Event, Hello, Report, Window
+from agent.spool import Spool
+from ommatid.contract.messages import MAX_IN_FLIGHT, Event, Hello, Report, Window
 from ommatid.errors import MessageError, StorageError
 from tests.support.clock import HandClock
 
@@ -105,15 +105,15 @@ def test_what_was_published_once_is_not_dropped(path: Path) -> None:
 
 
 def test_so_many_reports_are_in_flight_and_no_more(spool: Spool) -> None:
-    for number in range(IN_FLIGHT + 10):
+    for number in range(MAX_IN_FLIGHT + 10):
         add_event(spool, str(number))
 
     flying = spool.pending()
     spool.acknowledge(spool.boot, 10)
     later = spool.pending()
 
-    assert len(flying) == len(later) == IN_FLIGHT
-    assert later[-1].seq == IN_FLIGHT + 10
+    assert len(flying) == len(later) == MAX_IN_FLIGHT
+    assert later[-1].seq == MAX_IN_FLIGHT + 10
 
 
 def test_a_report_that_is_not_one_is_refused_and_nothing_is_kept(spool: Spool) -> None:
