@@ -69,7 +69,7 @@ def enroll(
     if (known := already_enrolled(state_dir, token, device)) is not None:
         return known
     name = device or default_device()
-    if not IDENTIFIER.match(name):
+    if not IDENTIFIER.fullmatch(name):
         raise BadInputError(f"--device {name}: not a device id", hint="use a-z, 0-9 and '-', at most 63 characters")
     files = IdentityFolder(state_dir / "identity")
     disk.mkdir(files.path)

@@ -13,7 +13,7 @@ from agent.processes import EX_CONFIG
 from agent.settings import Settings
 from agent.supervisor.supervisor import Supervisor
 from ommatid.cli import configure_logging, report
-from ommatid.errors import OmmatidError
+from ommatid.errors import BadInputError, OmmatidError
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ def main() -> int:
         supervisor.run()
     except OmmatidError as error:
         report(error)
-        return EX_CONFIG
+        # A mistake stays one; a full disk or a broken link may be over at the next start.
+        return EX_CONFIG if isinstance(error, BadInputError) else 1
     if serverless:
         _print_summary(supervisor)
     return 0

@@ -3,8 +3,8 @@
 import json
 import logging
 import sys
-from pathlib import Path
-from typing import Any, TextIO
+from io import FileIO
+from typing import Any
 
 from agent.clock import rfc3339
 from agent.loop.protocol import FramePush
@@ -23,18 +23,23 @@ class ResultSink:
             StorageError: It cannot be written.
         """
         self._target = target
+        self._torn = False
         self.lost = 0
         try:
-            self._stream: TextIO = sys.stdout if target == "-" else Path(target).open("a", buffering=1)  # noqa: SIM115 - open as long as we are
+            # Unbuffered: what a full disk refused must not wait in memory for better times.
+            self._file = FileIO(sys.stdout.fileno(), "wb", closefd=False) if target == "-" else FileIO(target, "ab")
         except OSError as error:
             raise StorageError(f"{target}: {error.strerror}", hint="name a file that can be written") from error
 
     def write(self, frame: FramePush) -> None:
         """Write one line; what cannot be written is counted, and said once."""
+        line = json.dumps(result_line(frame), separators=(",", ":")).encode() + b"\n"
+        if self._torn:
+            line = b"\n" + line
         try:
-            self._stream.write(json.dumps(result_line(frame), separators=(",", ":")) + "\n")
-            if self._target == "-":
-                self._stream.flush()
+            while line:
+                line = line[self._file.write(line) or 0 :]
+                self._torn = bool(line)
         except OSError as error:
             if not self.lost:
                 logger.warning("%s: results cannot be written: %s (further ones are counted)", self._target, error)
@@ -42,8 +47,7 @@ class ResultSink:
 
     def close(self) -> None:
         """Close the file."""
-        if self._target != "-":
-            self._stream.close()
+        self._file.close()
 
 
 def result_line(frame: FramePush) -> dict[str, Any]:

@@ -299,7 +299,8 @@ class Supervisor:
 
     def _ready(self) -> tuple[bool, str]:
         age_s = self._parts.view.last_frame_age_s
-        return age_s <= self._parts.settings.ready_s, f"last frame inferred {age_s:.1f} s ago"
+        text = f"last frame inferred {age_s:.1f} s ago" if age_s < float("inf") else "no frame inferred yet"
+        return age_s <= self._parts.settings.ready_s, text
 
     def _uptime_s(self) -> float:
         return self._parts.clock.monotonic_s() - self._started_s
