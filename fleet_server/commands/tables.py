@@ -22,12 +22,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *,
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=1000)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    if table.row_count:
+        console.print(table)
 
 
 def state(text: str, tone: str) -> Text:
