@@ -15,9 +15,12 @@ def print_report(report: BuildReport, console: Console) -> None:
     table = Table("", "float", "build", "", box=None, pad_edge=False)
     ratio = report.float_model_bytes / report.model_bytes
     faster = report.float_latency_ms / report.latency_ms
-    table.add_row("model", _mb(report.float_model_bytes), _mb(report.model_bytes), f"{ratio:.1f}x smaller")
+    table.add_row("model", _mb(report.float_model_bytes), _mb(report.model_bytes), _times(ratio, "smaller", "larger"))
     table.add_row(
-        "latency, 1 thread", f"{report.float_latency_ms:.1f} ms", f"{report.latency_ms:.1f} ms", f"{faster:.1f}x faster"
+        "latency, 1 thread",
+        f"{report.float_latency_ms:.1f} ms",
+        f"{report.latency_ms:.1f} ms",
+        _times(faster, "faster", "slower"),
     )
     name = "agreement F1" if report.metric == "agreement_f1" else "agreement, top 1"
     table.add_row(name, "1", f"{report.agreement_f1:.4f}", f"{report.objects} objects in {report.images} images")
@@ -56,6 +59,10 @@ def print_manifest(manifest: Manifest, size_bytes: int, console: Console) -> Non
     ):
         table.add_row(field, value)
     console.print(table, highlight=False)
+
+
+def _times(ratio: float, better: str, worse: str) -> str:
+    return f"{ratio:.1f}x {better}" if ratio >= 1 else f"{1 / ratio:.1f}x {worse}"
 
 
 def _mb(size_bytes: int) -> str:
