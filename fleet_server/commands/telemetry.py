@@ -9,7 +9,7 @@ from fleet_server.profile import Station
 from fleet_server.telemetry import TelemetryView
 from ommatid.cli import echo_json
 
-SHOWN = ("brightness", "contrast", "sharpness", "confidence", "objects")
+SHOWN = ("brightness", "contrast", "sharpness_fine", "confidence", "objects")
 
 
 @click.command()
