@@ -321,7 +321,7 @@ def _loop_status(status: Status | None, *, linked: bool) -> LoopStatus:
 def _link(loop: LoopClient, state_dir: Path) -> None:
     """Link as soon as the loop's socket is there, so that the first frames of a short video are not missed."""
     waited = threading.Event()
-    while not (state_dir / "loop.sock").exists() and not waited.wait(0.02):
+    while not (state_dir / "loop.sock").exists() and not waited.wait(0.05):
         continue
     try:
         loop.connect(0.0)
