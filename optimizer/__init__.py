@@ -4,5 +4,3 @@ import os
 
 # ONNX Runtime reports usage unless this is set before its import; nothing of ours phones home.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-# LiteRT would announce each delegate on stderr, among our own lines.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
