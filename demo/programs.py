@@ -1,5 +1,6 @@
 """Run the three programs the way a person would: by their public commands, in processes of their own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -75,10 +76,15 @@ class Service:
             )
 
     def kill(self) -> None:
-        """Kill the whole group at once, as a power cut would."""
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        """Kill the whole group at once, as a power cut would; returns when the last of it is gone."""
+        if self.process is None:
+            return
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.killpg(self.process.pid, 0)
+                time.sleep(0.05)
 
     def stop(self) -> None:
         """Ask it to end; kill the group after 20 s."""
