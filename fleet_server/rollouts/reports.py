@@ -14,6 +14,8 @@ from ommatid.contract.messages import Refusal, UpdateReport, UpdateState, valida
 from ommatid.errors import MessageError
 
 BATCH = 1000
+REPLAYED = "ReplayedError"
+"""Class of the refusal of a document older than one accepted before, from ommatid.contract.trust.errors."""
 
 
 def start_of_news(session: Session, rollouts: Sequence[int]) -> int:
@@ -64,7 +66,12 @@ def _updated(session: Session, report: StoredReport, update: UpdateReport) -> bo
 
 
 def _refused(session: Session, report: StoredReport, refusal: Refusal) -> bool:
-    """A document that was refused whole names no model: it is about the offer that is open now."""
+    """A document that was refused whole names no model: it is about the offer that is open now.
+
+    A replay is not: it is older than the offer, as a broker brings it back that lost its last minute in a crash.
+    """
+    if refusal.error == REPLAYED:
+        return False
     statement = (
         select(RolloutDevice)
         .where(RolloutDevice.device_id == report.device_id, RolloutDevice.offered_rev.is_not(None))

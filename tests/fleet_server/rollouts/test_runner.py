@@ -125,6 +125,20 @@ def test_a_refused_document_counts_as_a_failure_of_that_device(fleet: SmallFleet
     assert fleet.desired()[canary] is None
 
 
+def test_an_old_document_that_a_broker_brings_back_is_no_failure_of_the_offer(fleet: SmallFleet) -> None:
+    rollout = fleet.start("1").id
+    fleet.runner.tick()
+    (canary,) = fleet.parts(rollout)
+
+    fleet.refuse(canary, "ReplayedError", "version 5, but 6 was accepted")
+    fleet.runner.tick()
+    fleet.commit(canary, "1")
+    fleet.runner.tick()
+
+    assert fleet.desk.status(rollout).state != "aborted"
+    assert fleet.parts(rollout)[canary] == "committed"
+
+
 def test_a_restart_at_any_moment_changes_nothing(fleet: SmallFleet) -> None:
     # given
     rollout = fleet.start("1").id
