@@ -1,5 +1,5 @@
 // Says whether the page is live, and tries again when its very first connection fails.
-// It is loaded before htmx, which connects at once; htmx and hx-sse do everything else.
+// It is deferred, and so runs before htmx begins; htmx and hx-sse do everything else.
 (() => {
   const link = document.getElementById("link");
   const live = document.getElementById("live");
