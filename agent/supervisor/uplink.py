@@ -18,7 +18,7 @@ from ommatid.contract.windows import encode_window
 from ommatid.errors import StorageError
 from ommatid.mqtt import CBOR, JSON, Received, Session
 
-RESEND: Final = Backoff(first_s=10.0, most_s=300.0)
+RESEND: Final = Backoff(first_s=5.0, most_s=300.0)
 """Waits for a confirmation before everything unconfirmed is published again."""
 WINDOW_EXPIRY_S: Final = 3 * 24 * 3600
 
