@@ -36,12 +36,13 @@ from ommatid.runtime.spec import parse_spec
 from ommatid.vision.reference import ReferenceProfile
 from ommatid.vision.signals import measure
 
-Fault = Literal["golden", "agreement", "nan", "slow", "hang", "memory", "garbage", "crash"]
+Fault = Literal["golden", "agreement", "nan", "frames", "slow", "hang", "memory", "garbage", "crash"]
 """What is wrong with a model.
 
 golden: its outputs are not the stored ones. agreement: the float model saw something else. nan: it gives NaN.
-slow: dozens of times slower. hang: it does not end within minutes. memory: one run takes 2 GB. garbage: the file is no
-model. crash: loading it overflows the runtime's stack, and the process dies by SIGSEGV.
+frames: it gives NaN when the lower half of a picture is bright, as in a video, but in no golden sample. slow: dozens
+of times slower. hang: it does not end within minutes. memory: one run takes 2 GB. garbage: the file is no model. crash:
+loading it overflows the runtime's stack, and the process dies by SIGSEGV.
 """
 
 LABELS: Final = ("background", "bright", "dark")
@@ -259,6 +260,17 @@ def _fault(
     match fault:
         case "nan":
             return [helper.make_node("Div", ["zero", "nothing"], ["trouble"])], {}, []
+        case "frames":
+            nodes = [
+                helper.make_node("Slice", ["image", "half", "whole", "rows"], ["lower"]),
+                helper.make_node("ReduceMax", ["lower"], ["brightest"], keepdims=0),
+                helper.make_node("Sub", ["bright", "brightest"], ["darkness"]),
+                helper.make_node("Relu", ["darkness"], ["never"]),
+                helper.make_node("Div", ["zero", "never"], ["trouble"]),
+            ]
+            bounds = {"half": SIZE // 2, "whole": SIZE, "rows": 2}
+            constants = {name: np.array([value], np.int64) for name, value in bounds.items()}
+            return nodes, {**constants, "bright": np.array(200, np.float32)}, []
         case "slow" | "hang":
             return _busy(24, 384) if fault == "slow" else _busy(1000, 2000)
         case "memory":

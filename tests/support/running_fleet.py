@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,10 +15,11 @@ BIN = Path(sys.executable).parent
 
 
 class RunningFleet:
-    """One fleet server in `folder`."""
+    """One fleet server in `folder`; `options` are those of `fleet serve`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder / "fleet"
+        self._options = options
         self.keys = folder / "keys"
         self._log = folder / "fleet.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -28,7 +30,10 @@ class RunningFleet:
         """Start it and wait until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [BIN / "fleet", "--dir", self.folder, "serve"], stdout=log, stderr=log, start_new_session=True
+                [BIN / "fleet", "--dir", self.folder, "serve", *self._options],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         until(lambda: self.call("devices", "--json", expect=None).returncode == 0, "the fleet server", 60)
 
@@ -42,6 +47,22 @@ class RunningFleet:
                 os.killpg(self._process.pid, 9)
                 self._process.wait()
             self._process = None
+
+    def kill(self) -> None:
+        """End its whole process group as a power cut would; its Mosquitto has a group of its own, and goes on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    @property
+    def broker_pid(self) -> int:
+        """Return the number of its Mosquitto."""
+        return int((self.folder / "broker" / "broker.pid").read_text())
+
+    def kill_broker(self) -> None:
+        """End its Mosquitto as a power cut would."""
+        os.kill(self.broker_pid, signal.SIGKILL)
 
     def call(self, *arguments: str | Path, expect: int | None = 0) -> "subprocess.CompletedProcess[str]":
         """Run a `fleet` command against it."""

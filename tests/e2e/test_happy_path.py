@@ -1,0 +1,53 @@
+"""The way of a model: pushed, offered, fetched, tried, swapped in, watched, committed, and seen by the server."""
+
+from tests.support.running_fleet import until
+from tests.support.system import System
+
+
+def test_a_second_version_replaces_the_first_on_every_device_without_losing_a_frame(system: System) -> None:
+    # given: two devices that run the first version
+    system.wait_running("1")
+
+    # when: the second is pushed and rolled out, one device first
+    version = system.push()
+    done = system.finish(system.start_rollout(version, stages="1,100%"))
+
+    # then: both committed it, and say so, on the device and on the server
+    assert [device["state"] for device in done["devices"]] == ["committed", "committed"]
+    assert [device["stage"] for device in done["devices"]] == [1, 2]
+    system.wait_running(version)
+    for agent in system.agents:
+        status = agent.status()
+        assert status["update"]["state"] == "committed"
+        assert status["last_swap"]["dropped_by_swap"] == 0
+        seen = [line.get("error") for line in agent.seen()]
+        assert seen
+        assert set(seen) == {None}
+
+    # then: the update's whole story was reported, in order
+    for agent in system.agents:
+        stored = system.confirmed(agent)
+        story = [body for body in stored.of_kind("update") if body["model"]["version"] == version]
+        states = ["offered", "downloading", "verified", "trial", "loaded", "probation", "committed"]
+        assert [body["state"] for body in story] == states
+
+
+def test_telemetry_arrives_and_counts_every_frame(system: System) -> None:
+    # given: an agent that has run for a while, from before its first model
+    agent = system.agents[0]
+    until(lambda: len(system.stored(agent).of_kind("window")) > 1, "telemetry windows")
+
+    # when: it ends in order, and a later start sends what was left
+    agent.stop()
+    frames = len(agent.seen())
+    agent.start(WINDOW_S="900")
+    stored = system.confirmed(agent)
+
+    # then: the windows add up to the frames in its results
+    windows = stored.of_kind("window")
+    assert sum(window["frames"] for window in windows) == frames
+    assert {label for window in windows for label in window["classes"]} == {"bright", "dark"}
+    assert {window["model"]["version"] for window in windows if "model" in window} >= {"1"}
+
+    agent.stop()
+    agent.start()
