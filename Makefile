@@ -31,7 +31,7 @@ check: setup ## ruff, mypy and the import rules
 bench: setup ## the benchmarks, as ratios in one run
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PYTHON) $$file || exit 1; done
 
-lock: setup ## resolve the dependencies again
+lock: ## resolve the dependencies again
 	@tools/lock
 
 clean: ## what the other targets made, downloads excepted
