@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,10 @@ class Upload:
         self._max_bytes = max_bytes
         self._digest = hashlib.sha256()
         self._size = 0
-        self._file = partial.open("xb")
+        try:
+            self._file = partial.open("xb")
+        except OSError as error:
+            raise StorageError(f"the bundle cannot be stored: {error.strerror}", hint="free some space") from error
 
     def write(self, chunk: bytes) -> None:
         """Add the next bytes.
@@ -66,8 +69,9 @@ class Upload:
 
     def close(self) -> None:
         """Forget what did not become a bundle."""
-        self._file.close()
         self._partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what a full disk did not take, it does not take now either
+            self._file.close()
 
 
 class BundleStore:
