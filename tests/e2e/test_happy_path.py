@@ -1,7 +1,7 @@
 """The way of a model: pushed, offered, fetched, tried, swapped in, watched, committed, and seen by the server."""
 
 from tests.support.running_fleet import until
-from tests.support.system import System
+from tests.support.system import STATES, System
 
 
 def test_a_second_version_replaces_the_first_on_every_device_without_losing_a_frame(system: System) -> None:
@@ -28,8 +28,7 @@ def test_a_second_version_replaces_the_first_on_every_device_without_losing_a_fr
     for agent in system.agents:
         stored = system.confirmed(agent)
         story = [body for body in stored.of_kind("update") if body["model"]["version"] == version]
-        states = ["offered", "downloading", "verified", "trial", "loaded", "probation", "committed"]
-        assert [body["state"] for body in story] == states
+        assert [body["state"] for body in story] == list(STATES)
 
 
 def test_telemetry_arrives_and_counts_every_frame(system: System) -> None:

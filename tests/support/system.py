@@ -36,6 +36,8 @@ FAST: Final = {
     "PROBATION_FRAMES": "20",
 }
 MOST_S: Final = 90.0
+STATES: Final = ("offered", "downloading", "verified", "trial", "loaded", "probation", "committed")
+"""The way of a good update."""
 
 
 class Agent:
@@ -222,7 +224,8 @@ class System:
         return version
 
     def start_rollout(self, version: str, *, stages: str = "100%", max_failures: str = "1") -> str:
-        """Start to roll a version out; return the rollout's id."""
+        """Start to roll a version out, once all agents are online; return the rollout's id."""
+        until(lambda: len(self.online()) == len(self.agents), "all agents online", MOST_S)
         options = ("--stages", stages, "--soak", "0s", "--max-failures", max_failures, "--json")
         return str(json.loads(self.fleet.call("rollout", "start", MODEL, version, *options).stdout)["id"])
 
@@ -242,10 +245,23 @@ class System:
         assert view["state"] == state, view
         return view
 
+    def finish_everywhere(self, rollout: str) -> None:
+        """Wait until a rollout has finished, and each agent has committed.
+
+        Devices that were away for a moment do not hold it up: they get their offer when they are back.
+        """
+        self.finish(rollout)
+        wanted = {agent.name: "committed" for agent in self.agents}
+        until(
+            lambda: {device["id"]: device["state"] for device in self.rollout(rollout).get("devices", ())} == wanted,
+            f"all commits of rollout {rollout}",
+            MOST_S,
+        )
+
     def install(self) -> str:
         """Bring the next version to all agents, and return it."""
         version = self.push()
-        self.finish(self.start_rollout(version))
+        self.finish_everywhere(self.start_rollout(version))
         return version
 
     def wait_running(self, version: str) -> None:
@@ -289,12 +305,16 @@ class System:
 
 
 def wait_for_state(agents: Sequence[Agent], version: str, state: str) -> Agent:
-    """Wait until the update of one of the agents to `version` is in `state`, or was just in it; return that agent."""
+    """Wait until the update of one of the agents to `version` is in `state`; return that agent.
+
+    Some states last for milliseconds: one that was just missed, for the next one on the way, counts too.
+    """
+    enough = STATES[STATES.index(state) :]
     deadline = time.monotonic() + MOST_S
     while time.monotonic() < deadline:
         for agent in agents:
             update = agent.update()
-            if update["state"] == state and update["release"]["version"] == version:
+            if update["state"] in enough and update["release"]["version"] == version:
                 return agent
         time.sleep(0.002)
     raise AssertionError(f"no update to {version} was seen in state {state}")
