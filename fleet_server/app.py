@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -52,7 +53,7 @@ def compose(root: Path, settings: Settings, now: Callable[[], datetime] | None =
     online = OnlineKeys(load_key(places.keys / "snapshot.key"), load_key(places.keys / "timestamp.key"))
     releases = ReleaseRepository(places.metadata / "release", online, bundles, database, settings.tenant, now)
     enrolment = Enrolment(database, authority, director, settings, now)
-    metrics = _metrics(database, broker, session)
+    metrics = _metrics(database, broker, session, releases)
     return Services(
         places=places,
         settings=settings,
@@ -95,7 +96,7 @@ def _session(places: Places, settings: Settings, reconnected: Event) -> Session:
     )
 
 
-def _metrics(database: Database, broker: Broker, session: Session) -> Metrics:
+def _metrics(database: Database, broker: Broker, session: Session, releases: ReleaseRepository) -> Metrics:
     def count(statement: Select[int]) -> float:
         with database.read() as reading:
             return float(reading.scalars(statement).one())
@@ -104,9 +105,16 @@ def _metrics(database: Database, broker: Broker, session: Session) -> Metrics:
     metrics = Metrics()
     metrics.watch("ommatid_fleet_broker_restarts", "Restarts of Mosquitto", lambda: float(broker.restarts))
     metrics.watch("ommatid_fleet_broker_connected", "1 while connected", lambda: float(session.connected))
+    for name in ("root", "targets"):
+        series = f"ommatid_fleet_release_{name}_expiry_timestamp_seconds"
+        metrics.watch(series, f"When the release {name} expires", partial(_expiry, releases, name))
     metrics.watch(
         "ommatid_fleet_messages_broken", "Messages that no one understood", lambda: float(session.counts.broken.total())
     )
     metrics.watch("ommatid_fleet_devices_enrolled", "Devices enrolled", lambda: count(enrolled))
     metrics.watch("ommatid_fleet_devices_online", "Devices online", lambda: count(enrolled.where(Device.online)))
     return metrics
+
+
+def _expiry(releases: ReleaseRepository, name: str) -> float:
+    return releases.expiries()[name].timestamp()

@@ -12,7 +12,19 @@ import click
 from fleet_server.profile import Station
 from ommatid.cli import Group, run_cli, version_option
 
-COMMANDS: Final = ("init", "serve", "token", "push", "rollout", "devices", "releases", "telemetry", "page", "revoke")
+COMMANDS: Final = (
+    "init",
+    "serve",
+    "token",
+    "push",
+    "extend",
+    "rollout",
+    "devices",
+    "releases",
+    "telemetry",
+    "page",
+    "revoke",
+)
 
 
 class Commands(Group):

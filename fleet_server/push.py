@@ -13,7 +13,7 @@ from tuf.api.serialization import DeserializationError
 from fleet_server.client import FleetClient
 from fleet_server.keyring import Keyring
 from fleet_server.signing.errors import NotSignedError, VersionBackError
-from fleet_server.signing.release import add_target, check_targets, next_counter
+from fleet_server.signing.release import add_target, check_targets, extend_targets, next_counter
 from ommatid.contract.bundle import verify_bundle
 from ommatid.contract.digests import sha256_file
 from ommatid.contract.manifest import Manifest
@@ -71,6 +71,22 @@ def push(
         keys.remember(document)
     entry = Metadata[Targets].from_bytes(document).signed.targets[path]
     return _pushed(manifest, entry, digest, uploaded=uploaded)
+
+
+def extend(client: FleetClient, keys: Keyring, passphrase: bytes | None, now: datetime) -> datetime:
+    """Sign the same releases again, so that they expire later; return when.
+
+    Raises:
+        PublishError: The server's releases are not of these keys.
+        LinkError: The server cannot be reached, or refuses.
+    """
+    signer = keys.targets_signer(passphrase)
+    current = _current_targets(client)
+    _trusted(keys.read_release_root(), current, keys.read_last_targets())
+    document = extend_targets(current, [signer], now)
+    client.publish(document)
+    keys.remember(document)
+    return Metadata[Targets].from_bytes(document).signed.expires
 
 
 def _current_targets(client: FleetClient) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from securesystemslib.signer import Signer
 from sqlalchemy import select
-from tuf.api.metadata import Metadata, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from fleet_server.bundles import BundleStore
 from fleet_server.database.engine import Database, insert_once
@@ -139,6 +139,14 @@ class ReleaseRepository:
             self._write(renew(repository, self._keys.snapshot, self._keys.timestamp, self._now()))
         logger.info("releases: snapshot and timestamp signed again")
         return True
+
+    def expiries(self) -> dict[str, datetime]:
+        """Return when the documents expire that only the release keys can sign again."""
+        repository = self.current()
+        return {
+            "root": Metadata[Root].from_bytes(repository.root).signed.expires,
+            "targets": Metadata[Targets].from_bytes(repository.targets).signed.expires,
+        }
 
     def _checked(self, path: str, entry: TargetFile) -> Manifest:
         """Compare what is signed of a release with the bundle itself."""

@@ -30,6 +30,7 @@ class Settings(BaseModel):
         None, description="bytes a second for all bundle downloads together; none is no limit"
     )
     max_bundle_bytes: PositiveInt = Field(2 * 1024**3, description="largest bundle that is taken")
+    report_days: PositiveInt = Field(90, description="days that reports of devices are kept")
     certificate_days: PositiveInt = Field(90, description="life of a device's certificate")
 
     @classmethod

@@ -21,6 +21,8 @@ from fleet_server.database.models import Base
 from ommatid.errors import StorageError
 
 BUSY_TIMEOUT_MS: Final = 15_000
+CONNECTIONS: Final = 25
+"""Twice as many at most: one for each of the 40 threads that answer HTTP, and for our own."""
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
@@ -29,7 +31,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine = create_engine(url)
+        self._engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=CONNECTIONS)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)

@@ -10,13 +10,13 @@ from sqlalchemy import delete, select
 from tuf.api.metadata import Metadata, Timestamp
 
 from fleet_server.app import compose
-from fleet_server.database.models import Device, Release
+from fleet_server.database.models import Device, Release, StoredReport
 from fleet_server.founding import Founded, found
-from fleet_server.housekeeping import SILENT, mark_silent
+from fleet_server.housekeeping import SILENT, expiry_warnings, forget_old_reports, mark_silent
 from fleet_server.services import Services
 from fleet_server.settings import Settings, load_settings
 from fleet_server.signing.errors import KeyFileError
-from fleet_server.signing.release import add_target
+from fleet_server.signing.release import TARGETS_DAYS, add_target
 from ommatid.contract.digests import sha256_file
 from ommatid.contract.trust.facts import ReleaseFacts, release_path
 from ommatid.errors import BadInputError
@@ -167,3 +167,30 @@ def test_a_device_that_went_silent_counts_as_offline(parts: Services, clock: Mov
 
     with parts.database.read() as session:
         assert session.scalars(select(Device.id).where(Device.online)).all() == ["heard"]
+
+
+def test_what_only_the_release_keys_can_sign_again_is_warned_of_in_time(parts: Services, clock: MovingTime) -> None:
+    assert expiry_warnings(parts) == []
+
+    clock.pass_s(timedelta(days=TARGETS_DAYS - 30).total_seconds())
+
+    (warning,) = expiry_warnings(parts)
+    assert "targets expires in 30 days" in warning
+    assert "fleet extend" in warning
+
+
+def test_reports_are_kept_as_long_as_the_settings_say(parts: Services, clock: MovingTime) -> None:
+    with parts.database.write() as session:
+        row = Device(id="cam", tenant="default", enrolled_at=NOW, certificate_serial="1", http_token_hash="1", tags=[])
+        session.add(row)
+        session.flush()
+        for seq, days in ((1, 91), (2, 89)):
+            at = NOW - timedelta(days=days)
+            report = StoredReport(tenant="default", device_id="cam", boot="0" * 32, seq=seq, kind="event", body={})
+            report.received_at = at
+            session.add(report)
+
+    assert forget_old_reports(parts) == 1
+
+    with parts.database.read() as session:
+        assert session.scalars(select(StoredReport.seq)).all() == [2]

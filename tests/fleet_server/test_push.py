@@ -115,6 +115,20 @@ def test_a_push_with_a_strangers_keys_is_refused_before_anything_is_uploaded(
         assert not client.has_bundle(sha256_file(bundle))
 
 
+def test_releases_can_be_signed_again_before_they_expire(server: FleetServer) -> None:
+    with server.client() as client:
+        before = Metadata[Targets].from_bytes(current_targets(client)).signed
+
+    done = server.run("extend", "--keys", str(server.keys))
+
+    assert done.returncode == 0, done.stderr
+    with server.client() as client:
+        after = Metadata[Targets].from_bytes(current_targets(client)).signed
+    assert after.version == before.version + 1
+    assert after.targets == before.targets
+    assert f"good until {after.expires:%F}" in done.stdout
+
+
 class TestSignedElsewhere:
     """What a stranger, or a careless colleague, sends to the API directly."""
 
