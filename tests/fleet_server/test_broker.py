@@ -112,11 +112,9 @@ def test_a_device_that_calls_itself_the_server_kicks_nobody(server: FleetServer,
 
 
 def test_a_client_without_a_certificate_of_the_fleet_is_refused(
-    server: FleetServer, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    server: FleetServer, own_server: FleetServer, tmp_path: Path
 ) -> None:
-    stranger = FleetServer(tmp_path_factory.mktemp("stranger"))
-    stranger.start()
-    device = stranger.enrol(tmp_path, "stranger")
+    device = own_server.enrol(tmp_path, "stranger")
     files = (server.folder / "authority" / "ca.crt", device.folder / "device.crt", device.folder / "device.key")
     ended = threading.Event()
     broker = type(device.broker)("localhost", server.mqtt_port, *files)
@@ -127,7 +125,6 @@ def test_a_client_without_a_certificate_of_the_fleet_is_refused(
     assert ended.wait(20)
     assert not session.connected
     session.stop()
-    stranger.close()
 
 
 def test_revoking_cuts_the_open_session_for_good(server: FleetServer, tmp_path: Path) -> None:
