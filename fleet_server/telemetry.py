@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from math import exp, log, sqrt
+from math import exp, isfinite, log, sqrt
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -77,7 +77,8 @@ def add(histograms: Iterable[Histogram]) -> Histogram | None:
     for one in same:
         for index, count in one.counts.items():
             counts[index] = counts.get(index, 0) + count
-    return Histogram(
+    # Not validated: what is bounded for one window may well be larger in the sum.
+    return Histogram.model_construct(
         bins=same[-1].bins,
         counts=dict(sorted(counts.items())),
         n=sum(one.n for one in same),
@@ -99,6 +100,8 @@ def quantile(histogram: Histogram, share: float) -> float | None:
     except ValueError:
         return None
     if scale not in {"lin", "log"} or not low < high or (scale == "log" and low <= 0):
+        return None
+    if not isfinite(high - low if scale == "lin" else high / low):
         return None
     wanted = share * sum(histogram.counts.values())
     passed = 0

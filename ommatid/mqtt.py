@@ -445,6 +445,10 @@ class Session:
                 self._complain(message.topic.rsplit("/", 1)[-1], str(error))
                 ack()
                 continue
+            except Exception as error:  # noqa: BLE001 - raised on, it would end the thread that reads every message
+                self._complain(message.topic.rsplit("/", 1)[-1], f"{type(error).__name__}: {error}")
+                ack()
+                continue
             received = Received(message.topic, payload, value, retain=message.retain, ack=ack)
             self._guard(subscription.handle, received)
 

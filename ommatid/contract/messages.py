@@ -25,7 +25,9 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Ordinal = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Bin = Annotated[int, Field(ge=0, le=255)]
 Moment = Annotated[int, Field(ge=-(2**100), le=2**100)]
-"""A sum of fixed-point values; merged sums of years stay far below."""
+"""A sum of fixed-point values over one window."""
+MAX_SIGNALS = 64
+"""Bounded, for CBOR can name one histogram ten thousand times in a few bytes each."""
 BootId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -159,11 +161,11 @@ class Window(Report):
     source: Text
     model: ModelRef | None = None
     started_at: Text
-    duration_s: float = Field(gt=0, allow_inf_nan=False)
+    duration_s: float = Field(ge=0.001, le=1e9, allow_inf_nan=False)
     frames: Count
     dropped: Count
     flagged: Count = Field(0, description="frames that failed a quality check")
-    signals: dict[str, Histogram] = Field(default_factory=dict)
+    signals: dict[str, Histogram] = Field(default_factory=dict, max_length=MAX_SIGNALS)
     classes: dict[str, Ordinal] = Field(default_factory=dict, description="label -> detections")
 
 
@@ -172,7 +174,7 @@ class SourceStatus(Message):
 
     name: Text
     state: Literal["starting", "running", "down", "ended"]
-    fps: float = Field(0, ge=0, allow_inf_nan=False, description="frames inferred a second")
+    fps: float = Field(0, ge=0, le=1e6, allow_inf_nan=False, description="frames inferred a second")
     frames: Count = 0
     dropped: Count = 0
     p50_ms: float | None = Field(None, description="inference with pre- and post-processing")

@@ -28,4 +28,6 @@ def decode_window(payload: bytes) -> Window:
         raise MessageError(f"a window is not CBOR: {error}") from error
     if not isinstance(document, dict) or stream.tell() != len(payload):
         raise MessageError("a window is not one CBOR map")
-    return validate({str(key): value for key, value in document.items()}, Window)
+    if not all(isinstance(key, str) for key in document):
+        raise MessageError("a window has a key that is not text")
+    return validate(document, Window)

@@ -77,6 +77,21 @@ def test_a_broken_payload_is_counted_and_the_session_lives_on(session: Callable[
     assert server.counts.broken == {"state": 3}
 
 
+def test_a_decoder_that_fails_in_another_way_does_not_end_the_session(session: Callable[..., Session]) -> None:
+    server, device = session(SERVER), session("cam-1")
+    arrived: queue.Queue[Received[int]] = queue.Queue()
+    server.subscribe(every_device(Channel.STATE), int, arrived.put)
+    for each in (server, device):
+        each.start()
+        assert each.wait_connected(WAIT_S)
+
+    for payload in (b"no number", b"7"):
+        device.publish(TOPICS.of(Channel.STATE), payload)
+
+    assert arrived.get(timeout=WAIT_S).value == 7
+    assert server.counts.broken == {"state": 1}
+
+
 def test_a_failing_handler_does_not_end_the_session(session: Callable[..., Session]) -> None:
     server, device = session(SERVER), session("cam-1")
     calls: queue.Queue[int] = queue.Queue()

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import cbor2
 import pytest
 from sqlalchemy import select
 
@@ -143,3 +144,21 @@ def test_a_report_on_the_wrong_channel_is_refused(server: FleetServer, device: F
     device.session.publish(device.topics.of(Channel.EVENT), encode(device.hello(1)))
 
     wait_for(lambda: refused(server, device) == ["a report on channel event"])
+
+
+@pytest.mark.parametrize("payload", [{10**6000: 1}, {(1, (2,)): 1}], ids=["huge", "tuple"])
+def test_a_hostile_window_stops_nobody(
+    server: FleetServer, tmp_path: Path, payload: dict[object, object], request: pytest.FixtureRequest
+) -> None:
+    hostile, honest = (server.enrol(tmp_path, f"{kind}-{request.node.callspec.id}") for kind in ("hostile", "honest"))
+    for device in (hostile, honest):
+        device.connect()
+
+    hostile.session.publish(hostile.topics.of(Channel.WINDOW), cbor2.dumps(payload), content_type=CBOR)
+    hostile.send(hostile.event(1))
+    hostile.wait_ack(1)
+    honest.send(honest.event(1))
+
+    honest.wait_ack(1)
+    for device in (hostile, honest):
+        device.close()

@@ -50,11 +50,23 @@ def test_a_bin_that_does_not_exist_is_refused(bin_index: int) -> None:
         b"\xd8\x1c\x81\xd8\x1d\x00",
         b"\xc2\x5a\x00\x01\x00\x00" + b"\xff" * 65536,
         b" " * (MAX_MESSAGE_BYTES + 1),
+        cbor2.dumps({10**6000: 1}),
+        cbor2.dumps({**cbor2.loads(PAYLOAD), 7: 1}),
     ],
 )
 def test_what_is_no_window_is_refused(payload: bytes) -> None:
     with pytest.raises(MessageError):
         decode_window(payload)
+
+
+def test_one_histogram_named_thousands_of_times_is_refused() -> None:
+    histogram = {"bins": "x", "counts": dict.fromkeys(range(256), 1), "n": 256, "sum_q16": 1, "sum_squares_q16": 1}
+    document = {**cbor2.loads(PAYLOAD), "signals": dict.fromkeys(map(str, range(5000)), histogram)}
+    bomb = cbor2.dumps(document, value_sharing=True)
+    assert len(bomb) < MAX_MESSAGE_BYTES / 4
+
+    with pytest.raises(MessageError, match="signals"):
+        decode_window(bomb)
 
 
 @settings(deadline=None, max_examples=300)
