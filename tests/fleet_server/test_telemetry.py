@@ -25,12 +25,19 @@ def fleet(tmp_path: Path) -> Iterator[SmallFleet]:
 
 
 def window(seq: int, **changed: object) -> Window:
-    plain = {"boot": BOOT, "seq": seq, "uptime_s": 1.0, "sent_at": "", "source": "lane", "started_at": ""}
+    plain: dict[str, object] = {
+        "boot": BOOT,
+        "seq": seq,
+        "uptime_s": 1.0,
+        "sent_at": "",
+        "source": "lane",
+        "started_at": "",
+    }
     return Window.model_validate({**plain, "duration_s": 10.0, "frames": 100, "dropped": 0, **changed})
 
 
 def histogram(**changed: object) -> Histogram:
-    plain = {"bins": "lin:0:256", "counts": {1: 1}, "n": 1, "sum_q16": 1, "sum_squares_q16": 1}
+    plain: dict[str, object] = {"bins": "lin:0:256", "counts": {1: 1}, "n": 1, "sum_q16": 1, "sum_squares_q16": 1}
     return Histogram.model_validate({**plain, **changed})
 
 
