@@ -74,7 +74,8 @@ def compose(root: Path, settings: Settings, now: Callable[[], datetime] | None =
 
 def create_app(services: Services) -> FastAPI:
     """Return the HTTP application."""
-    app = FastAPI(title="Ommatid fleet server", version=__version__, redoc_url=None)
+    # FastAPI's own pages of documentation would run scripts of a CDN beside an operator's session.
+    app = FastAPI(title="Ommatid fleet server", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
     limit = services.settings.bundle_rate_limit
     app.state.bundle_bucket = Bucket(limit) if limit else None

@@ -2,12 +2,14 @@
 
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet_server.api.problems import problem
 
 MAX_BODY_BYTES: Final = 6 * 1024 * 1024
 """The largest document is a signed list of releases, of which devices read 5 MB at most."""
+TOO_LARGE: Final = f"a body of more than {MAX_BODY_BYTES} bytes"
 UPLOADS: Final = "/v1/bundles/"
 
 
@@ -27,7 +29,21 @@ class BodyLimit:
         if b"transfer-encoding" in headers:
             await problem(411, "LengthRequiredError", "say Content-Length")(scope, receive, send)
         elif not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            detail = f"a body of more than {MAX_BODY_BYTES} bytes"
-            await problem(413, "TooLargeError", detail)(scope, receive, send)
+            await problem(413, "TooLargeError", TOO_LARGE)(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self._app(scope, _bounded(receive), send)
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Count what arrives: HTTP/2 carries bodies without any word on their length."""
+    received = 0
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY_BYTES:
+            raise HTTPException(413, TOO_LARGE)
+        return message
+
+    return counted

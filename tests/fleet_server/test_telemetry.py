@@ -25,30 +25,24 @@ def fleet(tmp_path: Path) -> Iterator[SmallFleet]:
 
 
 def window(seq: int, **changed: object) -> Window:
-    plain: dict[str, object] = {
-        "boot": BOOT,
-        "seq": seq,
-        "uptime_s": 1.0,
-        "sent_at": "",
-        "source": "lane",
-        "started_at": "",
-    }
-    return Window.model_validate({**plain, "duration_s": 10.0, "frames": 100, "dropped": 0, **changed})
+    report: dict[str, object] = {"boot": BOOT, "seq": seq, "uptime_s": 1.0, "sent_at": "", "source": "lane"}
+    figures: dict[str, object] = {"started_at": "", "duration_s": 10.0, "frames": 100, "dropped": 0}
+    return Window.model_validate(report | figures | changed)
 
 
 def histogram(**changed: object) -> Histogram:
     plain: dict[str, object] = {"bins": "lin:0:256", "counts": {1: 1}, "n": 1, "sum_q16": 1, "sum_squares_q16": 1}
-    return Histogram.model_validate({**plain, **changed})
+    return Histogram.model_validate(plain | changed)
 
 
 def receive(fleet: SmallFleet, *messages: Report | State) -> None:
     with fleet.database.write() as session:
-        store(session, [Arrival(DeviceTopics(TENANT, "cam-a"), message) for message in messages], fleet.now())
+        store(session, [Arrival(DeviceTopics(TENANT, "cam-a"), message) for message in messages], fleet.time())
 
 
 def added_up(fleet: SmallFleet) -> TelemetryView:
     with fleet.database.read() as session:
-        (view,) = summarize(session, TENANT, fleet.now() - timedelta(hours=1))
+        (view,) = summarize(session, TENANT, fleet.time() - timedelta(hours=1))
     json.dumps(view.model_dump(mode="json"), allow_nan=False)
     return view
 
