@@ -48,8 +48,7 @@ class Uplink:
         self._desired = desired
         self._status_interval_s = status_interval_s
         self._lock = threading.RLock()
-        self._published: set[tuple[str, int]] = set()
-        self._silent_since_s = 0.0
+        self._published: dict[tuple[str, int], float] = {}  # (boot, seq) -> when, the oldest first
         self._resends = 0
         self._state_at_s = float("-inf")
         self._session: Session | None = None
@@ -98,11 +97,10 @@ class Uplink:
             except StorageError as error:
                 logger.warning("%s: reports wait: %s", self._topics.device, error)
                 return
-            if not self._published:
-                self._silent_since_s = self._clock.monotonic_s()
+            now_s = self._clock.monotonic_s()
             for report in pending:
                 if (report.boot, report.seq) not in self._published and self._send(session, report):
-                    self._published.add((report.boot, report.seq))
+                    self._published[report.boot, report.seq] = now_s
 
     def publish_state(self) -> None:
         """Publish what the device does now, retained."""
@@ -116,7 +114,9 @@ class Uplink:
         if now_s - self._state_at_s >= self._status_interval_s:
             self.publish_state()
         with self._lock:
-            if self._published and now_s - self._silent_since_s > RESEND.ceiling_s(self._resends):
+            # The oldest counts: later ones may get through, and be answered, while it was lost.
+            oldest_s = next(iter(self._published.values()), now_s)
+            if now_s - oldest_s > RESEND.ceiling_s(self._resends):
                 logger.info("%s: %d reports unconfirmed; sent again", self._topics.device, len(self._published))
                 self._resends += 1
                 self._published.clear()
@@ -139,12 +139,14 @@ class Uplink:
         ack = received.value
         with self._lock:
             try:
-                self._spool.acknowledge(ack.boot, ack.seq)
+                forgotten = self._spool.acknowledge(ack.boot, ack.seq)
             except StorageError as error:
                 logger.warning("%s: a confirmation is not kept: %s", self._topics.device, error)
                 return
-            self._published = {(boot, seq) for boot, seq in self._published if boot != ack.boot or seq > ack.seq}
-            self._silent_since_s, self._resends = self._clock.monotonic_s(), 0
+            waiting = self._published.items()
+            self._published = {key: at_s for key, at_s in waiting if key[0] != ack.boot or key[1] > ack.seq}
+            if forgotten:
+                self._resends = 0
         self.flush()
 
     def _take_desired(self, received: Received[bytes]) -> None:

@@ -143,6 +143,34 @@ def test_unconfirmed_reports_are_sent_again_after_a_while(broker: Mosquitto, ser
     assert server.next() == first
 
 
+def test_confirmations_that_confirm_nothing_new_do_not_put_off_sending_again(
+    broker: Mosquitto, server: Server, device: Device
+) -> None:
+    # given: a report was lost on its way, behind one that is confirmed
+    connect(device, broker)
+    first = server.next()
+    server.confirm(first)
+    until_empty(device.spool)
+    device.spool.add(Event, name="lost", severity="info", text="")
+    device.uplink.flush()
+    lost = server.next()
+
+    # when: later ones arrive every few seconds, and the server says each time how far there is no gap
+    arrived: list[Report] = []
+    for number in range(4):
+        device.clock.pass_s(4)
+        device.spool.add(Event, name=f"later-{number}", severity="info", text="")
+        device.uplink.tick()
+        while not arrived or arrived[-1].seq < lost.seq + 1 + number:
+            arrived.append(server.next())
+        server.confirm(first)
+        server.session.publish(TOPICS.of(Channel.DESIRED), b"said after the confirmation")
+        device.desired.get(timeout=WAIT_S)
+
+    # then: the lost one was sent again all the same
+    assert lost in arrived
+
+
 def test_a_broker_that_was_killed_loses_no_report(broker: Mosquitto, server: Server, device: Device) -> None:
     connect(device, broker)
     server.confirm(server.next())
