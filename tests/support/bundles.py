@@ -262,13 +262,13 @@ def _fault(
             return [helper.make_node("Div", ["zero", "nothing"], ["trouble"])], {}, []
         case "frames":
             nodes = [
-                helper.make_node("Slice", ["image", "half", "whole", "rows"], ["lower"]),
+                helper.make_node("Slice", ["image", "half", "whole", "down"], ["lower"]),
                 helper.make_node("ReduceMax", ["lower"], ["brightest"], keepdims=0),
                 helper.make_node("Sub", ["bright", "brightest"], ["darkness"]),
                 helper.make_node("Relu", ["darkness"], ["never"]),
                 helper.make_node("Div", ["zero", "never"], ["trouble"]),
             ]
-            bounds = {"half": SIZE // 2, "whole": SIZE, "rows": 2}
+            bounds = {"half": SIZE // 2, "whole": SIZE, "down": 2}
             constants = {name: np.array([value], np.int64) for name, value in bounds.items()}
             return nodes, {**constants, "bright": np.array(200, np.float32)}, []
         case "slow" | "hang":

@@ -79,8 +79,8 @@ class RunningFleet:
 
 
 def call(*command: str | Path, stdin: str | None = None, expect: int | None = 0) -> "subprocess.CompletedProcess[str]":
-    """Run one of our programs to its end."""
-    line = [str(BIN / str(command[0])), *map(str, command[1:])]
+    """Run one of our programs, or any other by its full path, to its end."""
+    line = [str(BIN / command[0]), *map(str, command[1:])]
     result = subprocess.run(line, input=stdin, capture_output=True, text=True, check=False, timeout=120)
     assert expect is None or result.returncode == expect, f"{line}: {result.returncode}\n{result.stdout}{result.stderr}"
     return result

@@ -50,9 +50,10 @@ class Agent:
         self._source = source
         self._process: subprocess.Popen[bytes] | None = None
 
-    def enroll(self, fleet: RunningFleet) -> None:
+    def enroll(self, fleet: RunningFleet, wrapper: Sequence[str | Path] = ()) -> None:
         """Join the fleet with a fresh token."""
-        call("edge-agent", "enroll", "--token-file", "-", *self._options, "--device", self.name, stdin=fleet.token())
+        program = (*wrapper, BIN / "edge-agent")
+        call(*program, "enroll", "--token-file", "-", *self._options, "--device", self.name, stdin=fleet.token())
 
     def start(self, wrapper: Sequence[str | Path] = (), **settings: str) -> None:
         """Start it, under another program if one is given, and wait until its supervisor answers."""
@@ -194,15 +195,18 @@ class System:
         system.fleet.start()
         return system
 
-    def add_agent(self, name: str) -> Agent:
-        """Enrol an agent and start it; its video shows all pictures that there are."""
+    def add_agent(self, name: str, wrapper: Sequence[str | Path] = ()) -> Agent:
+        """Enrol an agent and start it, both under another program if one is given.
+
+        Its video shows all pictures that there are.
+        """
         video = self.folder / "video.avi"
         if not video.exists():
             make_video(video, frames=40, fps=FPS)
         state_dir = self.folder / name  # short: a Unix socket lies in it
         agent = Agent(name, state_dir, f"{video}#loop")
-        agent.enroll(self.fleet)
-        agent.start()
+        agent.enroll(self.fleet, wrapper)
+        agent.start(wrapper)
         self.agents.append(agent)
         until(lambda: name in self.online(), f"{name} online", MOST_S)
         return agent
