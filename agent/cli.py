@@ -19,6 +19,7 @@ from agent.trust_cli import trust
 from ommatid.cli import Group, configure_logging, echo_json, read_secret, run_cli, version_option
 from ommatid.disk import RealDisk
 from ommatid.errors import BadInputError
+from ommatid.text import printable
 
 # What a command needs is imported in it: `edge-agent --help` and the small parent of `run` stay small.
 # ruff: noqa: PLC0415
@@ -158,7 +159,7 @@ def doctor(state_dir: Path | None, config: Path | None, source: str | None, *, a
     for check in examine(settings, RealDisk(), SystemClock()):
         checks.append(check)
         if not as_json:
-            click.echo(f"{check.verdict:<4}  {check.name}: {check.text}")
+            click.echo(f"{check.verdict:<4}  {check.name}: {printable(check.text)}")
             if check.hint:
                 click.echo(f"      {check.hint}")
     if as_json:

@@ -17,6 +17,7 @@ from ommatid import __version__
 from ommatid.contract.messages import ModelRef, SourceStatus, SwapFigures, UpdateState
 from ommatid.disk import Disk
 from ommatid.errors import BundleError
+from ommatid.text import printable
 
 RUN_FILE: Final = Path("run") / "supervisor.json"
 KEPT_REFUSALS: Final = 5
@@ -157,7 +158,7 @@ def table(status: AgentStatus) -> str:
         rows.append(("last swap", f"{swap.dropped_by_swap} frames dropped by it, p99 {swap.p99_ms:.1f} ms"))
     rows += [("refused", f"{refusal.at} {refusal.error}: {refusal.reason}") for refusal in status.refusals]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+    return "\n".join(f"{name:<{width}}  {printable(text)}" for name, text in rows)
 
 
 def _source_line(source: SourceStatus) -> str:

@@ -18,6 +18,7 @@ import click
 
 from ommatid import __version__
 from ommatid.errors import BadInputError, OmmatidError, StorageError
+from ommatid.text import printable, printable_json
 
 MAX_SECRET_BYTES: Final = 64 * 1024
 INTERRUPTED: Final = 130
@@ -74,9 +75,9 @@ def fail(error: OmmatidError) -> NoReturn:
 
 def report(error: OmmatidError) -> None:
     """Print an expected error on stderr: what happened and where, then what to do."""
-    click.echo(f"error: {error}", err=True)
+    click.echo(f"error: {printable(str(error))}", err=True)
     if error.hint:
-        click.echo(f"\nhint: {error.hint}", err=True)
+        click.echo(f"\nhint: {printable(error.hint)}", err=True)
 
 
 def explain(error: OSError) -> OmmatidError:
@@ -94,13 +95,23 @@ def version_option(program: str) -> Callable[[F], F]:
 
 def echo_json(document: object) -> None:
     """Print a document on stdout as JSON; dataclasses, pydantic models, paths and times are understood."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=_plain))
+    click.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=False, default=_plain)))
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Log what a device or a server said as text, whatever it said."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """Return the line of a record."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 def configure_logging(*, verbose: bool = False) -> None:
     """Log to stderr, one line a change of state; `verbose` adds the details of our own programs."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    line = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    handler.setFormatter(_PrintableFormatter(line, "%Y-%m-%dT%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

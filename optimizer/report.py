@@ -2,8 +2,10 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ommatid.contract.manifest import Manifest
+from ommatid.text import printable
 from optimizer.outcome import BuildReport
 
 MEGABYTE = 1_000_000
@@ -11,7 +13,7 @@ MEGABYTE = 1_000_000
 
 def print_report(report: BuildReport, console: Console) -> None:
     """Print what a build gave, against the float model."""
-    console.print(f"[bold]{report.bundle}[/]", highlight=False, soft_wrap=True)
+    console.print(Text(printable(str(report.bundle)), "bold"), soft_wrap=True)
     table = Table("", "float", "build", "", box=None, pad_edge=False)
     ratio = report.float_model_bytes / report.model_bytes
     faster = report.float_latency_ms / report.latency_ms
@@ -31,11 +33,11 @@ def print_report(report: BuildReport, console: Console) -> None:
     table.add_row("bundle", "", _mb(report.size_bytes), f"built in {report.seconds:.0f} s")
     console.print(table)
     for step in report.lineage:
-        console.print(f"  {step.name}: {'; '.join(step.facts)}", highlight=False, soft_wrap=True)
+        console.print(Text(printable(f"  {step.name}: {'; '.join(step.facts)}")), soft_wrap=True)
     for text in report.assumptions:
-        console.print(f"assumed: {text}", highlight=False, soft_wrap=True)
+        console.print(Text(printable(f"assumed: {text}")), soft_wrap=True)
     for text in report.warnings:
-        console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("warning:", "yellow"), printable(f" {text}")), soft_wrap=True)
 
 
 def print_manifest(manifest: Manifest, size_bytes: int, console: Console) -> None:
@@ -57,7 +59,7 @@ def print_manifest(manifest: Manifest, size_bytes: int, console: Console) -> Non
         ("source", manifest.provenance.source_sha256),
         ("tools", ", ".join(f"{name} {version}" for name, version in manifest.provenance.tools.items())),
     ):
-        table.add_row(field, value)
+        table.add_row(field, Text(printable(value)))
     console.print(table, highlight=False)
 
 

@@ -20,6 +20,7 @@ from fleet_server.rollouts.views import PlanView, RolloutView
 from fleet_server.web.formats import outcome, tone
 from ommatid.cli import echo_json
 from ommatid.errors import OmmatidError
+from ommatid.text import printable
 
 UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 SECONDS: Final = re.compile(r"(\d{1,8}(?:\.\d{1,3})?)([smhd]?)")
@@ -98,7 +99,7 @@ def start(
             return
         view = RolloutView.model_validate(client.post("/v1/rollouts", request))
         for passed in view.not_eligible:
-            click.echo(f"{passed.id} is passed over: {passed.reason}", err=True)
+            click.echo(f"{passed.id} is passed over: {printable(passed.reason)}", err=True)
         if wait:
             view = watch(client, view)
     _show(view, as_json=as_json)
@@ -167,9 +168,9 @@ def _show(view: RolloutView, *, as_json: bool) -> None:
         return
     click.echo(f"rollout {view.id}: {view.model} {view.version} is {view.state}, stage {view.stage}/{len(view.stages)}")
     if view.reason:
-        click.echo(view.reason)
+        click.echo(printable(view.reason))
     if view.state is RolloutState.FINISHED:
-        click.echo(outcome(view))
+        click.echo(printable(outcome(view)))
     rows = [
         (part.id, str(part.stage), state(part.state, tone(part.state)), _why(part.error, part.reason))
         for part in view.devices
@@ -211,7 +212,7 @@ def _show_plan(answer: Any, *, as_json: bool) -> None:  # noqa: ANN401 - the API
     ]
     print_table(("stage", "amount", "adds", "reaches", "devices"), rows, numbers=("stage", "amount", "adds", "reaches"))
     for passed in view.not_eligible:
-        click.echo(f"{passed.id} is passed over: {passed.reason}")
+        click.echo(f"{passed.id} is passed over: {printable(passed.reason)}")
 
 
 def _why(error: str | None, reason: str | None) -> str:

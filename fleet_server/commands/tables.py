@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ommatid.text import printable
+
 STYLES = {
     "good": "green",
     "busy": "blue",
@@ -26,14 +28,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *,
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left")
     for row in rows:
-        table.add_row(*row)
+        # As Text: a string would be read as markup, and what a device says is none.
+        table.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in row))
     if table.row_count:
         console.print(table)
 
 
 def state(text: str, tone: str) -> Text:
     """Return a state in its colour."""
-    return Text(text.replace("_", " "), STYLES.get(tone, ""))
+    return Text(printable(text.replace("_", " ")), STYLES.get(tone, ""))
 
 
 def figure(value: float | None, digits: int = 0) -> str:

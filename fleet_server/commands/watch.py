@@ -16,6 +16,7 @@ from fleet_server.commands.tables import state
 from fleet_server.rollouts.views import RolloutView
 from fleet_server.web.formats import tone
 from ommatid.errors import LinkError
+from ommatid.text import printable
 
 ASK_S: Final = 0.5
 PATIENCE_S: Final = 120.0
@@ -47,7 +48,7 @@ def _watch_lines(client: FleetClient, view: RolloutView) -> RolloutView:
         for subject, text in _lines(view).items():
             if told.get(subject) != text:
                 told[subject] = text
-                click.echo(f"{subject}: {text}", err=True)
+                click.echo(f"{subject}: {printable(text)}", err=True)
         if not view.state.active:
             return view
         time.sleep(ASK_S)
@@ -80,7 +81,9 @@ def _ask(client: FleetClient, view: RolloutView) -> RolloutView:
 def _block(view: RolloutView) -> Group:
     """Return the rollout as a few lines: each stage with its bar, and the devices of the current one."""
     head = Text.assemble(
-        (f"{view.model} {view.version} ", "bold"), state(view.state, tone(view.state)), f"  {view.reason or ''}"
+        (f"{view.model} {view.version} ", "bold"),
+        state(view.state, tone(view.state)),
+        f"  {printable(view.reason or '')}",
     )
     bars = Table.grid(padding=(0, 2))
     for stage in view.stages:
@@ -94,7 +97,6 @@ def _block(view: RolloutView) -> Group:
         )
     parts = Table.grid(padding=(0, 2))
     for part in [part for part in view.devices if part.stage == view.stage][:DEVICES_SHOWN]:
-        parts.add_row(
-            part.id, state(part.state, tone(part.state)), f"{part.error}: {part.reason}" if part.error else ""
-        )
+        why = Text(printable(f"{part.error}: {part.reason}")) if part.error else ""
+        parts.add_row(part.id, state(part.state, tone(part.state)), why)
     return Group(head, bars, parts)

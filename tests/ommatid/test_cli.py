@@ -44,6 +44,35 @@ def test_an_expected_error_is_an_error_and_a_hint_on_stderr() -> None:
     assert result.stderr == "error: this happened\n\nhint: do that\n"
 
 
+def test_an_error_that_repeats_what_a_stranger_said_steers_no_terminal() -> None:
+    result = run(TrustError("it said \x1b]0;owned\x07\x9b2J\u202e\nerror: all is well", hint="\x1b[2J"))
+
+    assert result.stderr == (
+        "error: it said \\x1b]0;owned\\x07\\x9b2J\\x202e\n    error: all is well\n\nhint: \\x1b[2J\n"
+    )
+
+
+def test_json_of_what_a_stranger_said_steers_no_terminal_and_stays_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"reason": "\x1b[2J\x9b2J\x7f\u202e ümlaut\n"}
+
+    echo_json(said)
+
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == said
+    assert not set(printed) & set("\x1b\x9b\x7f\u202e")
+    assert "ümlaut" in printed
+
+
+def test_a_log_line_of_what_a_stranger_said_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+
+    logging.getLogger("fleet_server").warning("refused: %s", "\x1b[2J\n2027-01-01T00:00:00 INFO all is well")
+
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    assert [line.startswith(" ") for line in told.splitlines()] == [False, True]
+
+
 def test_an_error_without_a_hint_is_one_line() -> None:
     assert run(BadInputError("this happened")).stderr == "error: this happened\n"
 

@@ -5,13 +5,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from ommatid.contract.messages import UpdateState
+from fleet_server.ingest.batch import Arrival, store
+from ommatid.contract.messages import State, UpdateState, Window
+from ommatid.contract.topics import DeviceTopics
 from tests.support.page_server import page_server
-from tests.support.small_fleet import SmallFleet, histogram, reference
+from tests.support.small_fleet import TENANT, SmallFleet, histogram, reference
 
 
 @dataclass(frozen=True)
@@ -158,3 +161,43 @@ def test_the_page_command_says_where_the_page_and_the_token_are(desk: Desk) -> N
     assert (code, out.startswith("https://127.0.0.1:")) == (0, True)
     assert str(desk.profile.parent / "token") in err
     assert "token-of-anna" not in out + err
+
+
+def test_what_a_device_says_steers_no_terminal_and_is_no_markup(desk: Desk) -> None:
+    # given a device whose every word is meant for the operator's terminal
+    said = "[/] [red]\x1b]0;owned\x07 \x1b[2J \x9b2J"
+    state = State.model_validate(
+        {
+            "online": True,
+            "model": {"name": said, "version": said, "target": said, "digest": "0" * 64, "release_counter": 1},
+            "sources": [{"name": said, "state": "down", "quality": "flagged", "quality_reasons": [said]}],
+        }
+    )
+    window = histogram_window(said)
+    with desk.fleet.database.write() as session:
+        store(session, [Arrival(DeviceTopics(TENANT, "cam-a"), one) for one in (state, window)], datetime.now(UTC))
+
+    for command in ("devices", "telemetry"):
+        for options in ((), ("--json",)):
+            # when
+            status, out, err = desk.run(command, *options)
+
+            # then
+            assert status == 0, err
+            assert not set(out + err) & set("\x1b\x07\x9b")
+            assert "[red]" in out
+
+
+def histogram_window(label: str) -> Window:
+    return Window(
+        boot="0" * 32,
+        seq=1,
+        uptime_s=1,
+        sent_at="",
+        source="lane",
+        started_at="",
+        duration_s=1,
+        frames=1,
+        dropped=0,
+        classes={label: 1},
+    )
