@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -130,7 +130,7 @@ class Authority:
         try:
             certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
             certificate.verify_directly_issued_by(self.certificate)
-        except (ValueError, TypeError, InvalidSignature) as error:
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise CertificateRefusedError(
                 "this certificate is not one of this fleet", hint="enrol the device again with a new token"
             ) from error
@@ -218,7 +218,7 @@ def _requested_key(csr_pem: str) -> ec.EllipticCurvePublicKey:
         request = x509.load_pem_x509_csr(csr_pem.encode())
         valid = request.is_signature_valid
         key = request.public_key()
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CertificateRefusedError(f"the certificate request cannot be read: {error}") from error
     if not valid:
         raise CertificateRefusedError("the certificate request is not signed by its own key")

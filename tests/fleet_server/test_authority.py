@@ -1,5 +1,6 @@
 """The fleet's certificate authority."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -54,6 +55,41 @@ def test_a_request_for_a_weak_key_is_refused(authority: Authority) -> None:
 def test_a_damaged_request_is_refused(authority: Authority, text: str) -> None:
     with pytest.raises(CertificateRefusedError):
         authority.issue_device(text, "cam", NOW, LIFE)
+
+
+EC_KEY = bytes.fromhex("06072a8648ce3d0201")
+P_256 = bytes.fromhex("06082a8648ce3d030107")
+VERSION_3 = bytes.fromhex("a003020102")
+
+
+@pytest.mark.parametrize("known", [EC_KEY, P_256], ids=["kind of key", "curve"])
+def test_a_request_with_what_nobody_knows_is_refused(
+    authority: Authority, key: ec.EllipticCurvePrivateKey, known: bytes
+) -> None:
+    form = serialization.Encoding.DER
+    content = x509.load_pem_x509_csr(request_certificate(key, "cam-1").encode()).public_bytes(form)
+    assert known in content
+
+    with pytest.raises(CertificateRefusedError):
+        authority.issue_device(
+            pem(content.replace(known, known[:-1] + b"\x77"), "CERTIFICATE REQUEST"), "cam-1", NOW, LIFE
+        )
+
+
+@pytest.mark.parametrize("known", [EC_KEY, P_256, VERSION_3], ids=["kind of key", "curve", "version"])
+def test_a_certificate_with_what_nobody_knows_is_not_recognised(
+    authority: Authority, key: ec.EllipticCurvePrivateKey, known: bytes
+) -> None:
+    issued = authority.issue_device(request_certificate(key, "cam-1"), "cam-1", NOW, LIFE)
+    content = x509.load_pem_x509_certificate(issued.pem.encode()).public_bytes(serialization.Encoding.DER)
+    assert known in content
+
+    with pytest.raises(CertificateRefusedError):
+        authority.recognise(pem(content.replace(known, known[:-1] + b"\x77"), "CERTIFICATE"))
+
+
+def pem(content: bytes, label: str) -> str:
+    return f"-----BEGIN {label}-----\n{base64.encodebytes(content).decode()}-----END {label}-----\n"
 
 
 def test_an_expired_certificate_is_still_recognised(authority: Authority, key: ec.EllipticCurvePrivateKey) -> None:

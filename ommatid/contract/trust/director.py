@@ -15,6 +15,7 @@ from tuf.api.metadata import Root, TargetFile, Targets
 from tuf.ngclient import FetcherInterface
 
 from ommatid.contract.digests import sha256_bytes
+from ommatid.contract.messages import MAX_COUNT
 from ommatid.contract.trust.clock import format_time, parse_time
 from ommatid.contract.trust.errors import (
     ExpiredError,
@@ -44,6 +45,7 @@ class DirectorDocument:
     sha256: str
     issued: datetime
     target: TargetFile | None
+    keys: tuple[str, ...] = ()
 
 
 class DirectorRoots:
@@ -125,7 +127,7 @@ def verify_document(
         root.verify_delegate(Targets.type, signed_bytes, metadata.signatures)
     except exceptions.UnsignedMetadataError as error:
         raise SignatureError(_WHAT, error) from error
-    document = _document(metadata.signed, sha256_bytes(content))
+    document = _document(metadata.signed, sha256_bytes(content), tuple(sorted(root.roles[Targets.type].keyids)))
     meant = (metadata.signed.unrecognized_fields.get("tenant"), metadata.signed.unrecognized_fields.get("device"))
     if meant != (tenant, device):
         raise WrongDeviceError(f"{meant[0]}/{meant[1]}", f"{tenant}/{device}")
@@ -138,13 +140,17 @@ def verify_document(
 
 
 def _check_version(document: DirectorDocument, floors: Floors) -> None:
+    if document.version > MAX_COUNT:
+        raise MetadataFormatError(_WHAT, f"version {document.version}; at most {MAX_COUNT} can be reported")
+    if floors.director_keys and not set(floors.director_keys) & set(document.keys):
+        return  # every key that could have signed the accepted document is revoked, and with it its version
     if document.version < floors.director_version:
         raise ReplayedError(_WHAT, f"version {document.version}, but {floors.director_version} was accepted")
     if document.version == floors.director_version and document.sha256 != floors.director_sha256:
         raise ReplayedError(_WHAT, f"another document of version {document.version} was accepted")
 
 
-def _document(signed: Targets, sha256: str) -> DirectorDocument:
+def _document(signed: Targets, sha256: str, keys: tuple[str, ...]) -> DirectorDocument:
     if signed.delegations is not None:
         raise MetadataFormatError(_WHAT, "a director does not delegate")
     if len(signed.targets) > 1:
@@ -153,4 +159,4 @@ def _document(signed: Targets, sha256: str) -> DirectorDocument:
         issued = parse_time(signed.unrecognized_fields["issued"])
     except (KeyError, TypeError, ValueError) as error:
         raise MetadataFormatError(_WHAT, f"`issued` is missing or no time: {error}") from error
-    return DirectorDocument(signed.version, sha256, issued, next(iter(signed.targets.values()), None))
+    return DirectorDocument(signed.version, sha256, issued, next(iter(signed.targets.values()), None), keys)

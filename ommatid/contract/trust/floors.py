@@ -27,12 +27,15 @@ class Floors:
     time: Reference time is never earlier.
     director_version, director_sha256: The newest accepted director document; the same bytes again are no replay.
     counters: Model name -> lowest release counter that may be installed.
+    director_keys: Keys that could sign that document. Once the director's root names none of them, its version is
+        no floor any more: a stolen key that signed the highest version would otherwise lock the device for ever.
     """
 
     time: datetime
     director_version: int = 0
     director_sha256: str = ""
     counters: Mapping[str, int] = field(default_factory=dict)
+    director_keys: tuple[str, ...] = ()
 
     def with_counter(self, model: str, counter: int) -> "Floors":
         """Return the floors with a model's counter raised; it never falls."""
@@ -73,6 +76,7 @@ def _encode(floors: Floors) -> bytes:
         "director_version": floors.director_version,
         "director_sha256": floors.director_sha256,
         "counters": dict(floors.counters),
+        "director_keys": list(floors.director_keys),
     }
     return canonical_json({"floors": payload, "sha256": sha256_bytes(canonical_json(payload))})
 
@@ -86,7 +90,11 @@ def _read(path: Path) -> Floors | None:
         if document["sha256"] != sha256_bytes(canonical_json(payload)):
             return None
         return Floors(
-            parse_time(payload["time"]), payload["director_version"], payload["director_sha256"], payload["counters"]
+            parse_time(payload["time"]),
+            payload["director_version"],
+            payload["director_sha256"],
+            payload["counters"],
+            tuple(payload.get("director_keys", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

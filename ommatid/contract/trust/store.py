@@ -110,7 +110,13 @@ class TrustStore:
         time, targets = floors.time, self._folder.read().get("targets.json")
         if targets is not None:
             time = raised_floor(time, verified.issued, targets_expiry(targets))
-        raised = replace(floors, time=time, director_version=verified.version, director_sha256=verified.sha256)
+        raised = replace(
+            floors,
+            time=time,
+            director_version=verified.version,
+            director_sha256=verified.sha256,
+            director_keys=verified.keys,
+        )
         if raised != floors:
             save_floors(self._folder.path, self._disk, raised)
 

@@ -8,6 +8,7 @@ import pytest
 
 from fleet_server.signing.director import DirectedTarget
 from fleet_server.signing.release import create_release, extend_targets, renew
+from ommatid.contract.messages import MAX_COUNT
 from ommatid.contract.trust.clock import BUILD_DATE
 from ommatid.contract.trust.errors import (
     AgentTooOldError,
@@ -316,6 +317,31 @@ def test_three_rotations_at_once_are_followed(tmp_path: Path) -> None:
     assert device.check(fleet.direct(target)) is not None
 
     assert json.loads((device.folder / "root.json").read_bytes())["signed"]["version"] == 4
+
+
+def test_a_version_that_no_report_can_carry_is_refused(device: Device, fleet: Fleet) -> None:
+    target = fleet.push("1.0")
+
+    with pytest.raises(MetadataFormatError, match="can be reported"):
+        device.check(fleet.direct(target, rev=MAX_COUNT + 1))
+
+
+def test_the_highest_version_of_a_stolen_key_is_no_floor_once_that_key_is_revoked(device: Device, fleet: Fleet) -> None:
+    # given a thief who had the online key, and let the device accept the last version there is
+    target = fleet.push("1.0")
+    device.check(fleet.direct(target, rev=MAX_COUNT))
+    with pytest.raises(ReplayedError):
+        device.check(fleet.direct(target, rev=7))
+
+    # when
+    stolen = fleet.rotate_online_key()
+
+    # then the new key starts anew, and its own documents can no more be replayed than any
+    assert device.check(fleet.direct(target, rev=7)) is not None
+    with pytest.raises(ReplayedError):
+        device.check(fleet.direct(target, rev=6))
+    with pytest.raises(SignatureError):
+        device.check(fleet.direct(target, rev=MAX_COUNT, key=stolen))
 
 
 def test_a_revoked_online_key_stays_revoked_even_when_all_else_is_withheld(device: Device, fleet: Fleet) -> None:
