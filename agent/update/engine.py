@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from agent.update import rules
 from agent.update.errors import DownloadStoppedError
 from agent.update.journal import Journal
 from agent.update.offers import Offers
-from agent.update.ports import Clock, Fetch, Loop, Reporter, Trial, Trust
+from agent.update.ports import Clock, Fetch, Fetched, Loop, Reporter, Trial, Trust
 from agent.update.probation import Watch, Watched
 from agent.update.record import Record
 from agent.update.release import Release
@@ -76,6 +77,7 @@ class Engine:
         self._retry_at_s = 0.0
         self._loop_away_since_s: float | None = None
         self._offers = Offers()
+        self._interrupted: dict[str, Fetched] = {}  # downloads of this process that something cut short, by digest
         self._stopped = threading.Event()
 
     @property
@@ -207,10 +209,20 @@ class Engine:
         part, part_bytes = self.store.part(release.sha256), self.store.part_bytes(release.sha256)
         self._journal.save(self.record.tried_download(part_bytes))
         self.store.check_room(release)
-        fetched = self._fetch(release, part, self._give_up_download)
+        interrupted = self._interrupted.pop(release.sha256, Fetched(part_bytes, 0))
+        try:
+            fetched = self._fetch(release, part, self._give_up_download)
+        except OmmatidError:
+            grown = max(0, self.store.part_bytes(release.sha256) - part_bytes)
+            self._interrupted[release.sha256] = replace(interrupted, bytes_fetched=interrupted.bytes_fetched + grown)
+            raise
         self.store.install(part, release)
         self.slots.stand_by(release.model, release.sha256)
-        figures = {"bytes_before": float(fetched.bytes_before), "bytes_fetched": float(fetched.bytes_fetched)}
+        kept = fetched.bytes_before > 0  # else what was on disk was useless, and all came over the network now
+        figures = {
+            "bytes_before": float(interrupted.bytes_before if kept else 0),
+            "bytes_fetched": float(fetched.bytes_fetched + (interrupted.bytes_fetched if kept else 0)),
+        }
         self._advance(self.record.measured(figures).entered(State.VERIFIED))
         self.store.forget_download(release.sha256)
 
@@ -271,7 +283,8 @@ class Engine:
         self._journal.save(record.ended(state))
         if state is State.COMMITTED:
             self._raise_floor()
-        logger.info("update: %s: %s %s", _name(self.record), state, self.record.reason or "")
+        reason = self.record.reason
+        logger.info("update: %s: %s%s", _name(self.record), state, f", {reason}" if reason else "")
         self._journal.publish()
 
     def _advance(self, record: Record) -> None:

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from agent.update import engine as engine_module
-from tests.support.updating import BundleServer, Device, FakeVerdict, Signed, make_release, slot
+from tests.support.updating import BundleHandler, BundleServer, Device, FakeVerdict, Signed, make_release, slot
 
 ALL_STATES = ["offered", "downloading", "verified", "trial", "loaded", "probation", "committed"]
 
@@ -387,3 +387,29 @@ def test_stopping_ends_a_tick_soon_and_keeps_the_state(
     device = again(device, server, client)
     device.run()
     assert device.current == v2.sha256
+
+
+def test_a_document_that_comes_again_during_a_download_costs_no_bytes_and_no_figures(
+    device: Device, server: BundleServer, v2: Signed
+) -> None:
+    # given: a part that an earlier run of the agent left, and the same document again as soon as the download goes on
+    found = v2.length // 3
+    part = device.root / "downloads" / f"{v2.sha256}.part"
+    part.parent.mkdir(exist_ok=True)
+    part.write_bytes(server.content(v2.sha256)[:found])
+
+    def come_again(handler: BundleHandler, content: bytes) -> None:
+        device.engine.offer(v2.document)
+        handler.serve(content)
+
+    server.faults.append(come_again)
+
+    # when
+    device.engine.offer(v2.document)
+    device.finish()
+
+    # then
+    figures = device.reports[-1]["figures"]
+    assert device.current == v2.sha256
+    assert len(server.requests) > 1
+    assert (figures["bytes_before"], figures["bytes_fetched"]) == (found, v2.length - found)
