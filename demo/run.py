@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from programs import DemoError, Outcome, Service, call, free_ports, wait_for
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -29,8 +30,10 @@ CALIBRATE, VALIDATE = "0,30", "40,75"
 INT8 = "int8-arm" if platform.machine() == "aarch64" else "int8-x86"
 BUNDLE_RATE = 5_000_000
 """Bytes a second for all downloads together: slow enough to pull the plug in the middle of one."""
+SHORT = {"id", "version", "by", "class"}
+"""Columns that are not broken into lines."""
 
-console = Console()
+console = Console(soft_wrap=True)
 
 
 @dataclass
@@ -263,10 +266,10 @@ def print_tables(summary: dict[str, Any]) -> None:
         ("Refused", [{"by": by, **row} for by, row in summary["refused"].items()]),
         ("Resumed", [summary["resumed"]]),
     ):
-        table = Table(title=title, title_justify="left")
+        table = Table(title=f"\n{title}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for column in rows[0]:
             numeric = not isinstance(rows[0][column], str)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=column in SHORT)
         for row in rows:
             table.add_row(*(f"{cell:,.3f}" if isinstance(cell, float) else str(cell) for cell in row.values()))
         console.print(table)
@@ -289,7 +292,7 @@ def leave_running(demo: Demo) -> None:
     """Say where the page is, and wait for Ctrl-C."""
     page = demo.fleet("page").stdout.strip()
     console.print(f"\nThe fleet goes on running. Its page: {page}\nCtrl-C ends it.", highlight=False)
-    signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    signal.pause()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -304,6 +307,7 @@ def main(arguments: Sequence[str]) -> int:
         [sys.executable, ROOT / "tools" / "assets.py", "--json"], stdout=subprocess.PIPE, check=True, text=True
     )
     demo = Demo(json.loads(fetched.stdout))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         play(demo)
         if options.keep:
@@ -311,6 +315,8 @@ def main(arguments: Sequence[str]) -> int:
     except DemoError as error:
         console.print(f"\n[bold red]error:[/] {error}\n\nhint: the logs are in {RUN.relative_to(ROOT)}/", markup=True)
         return 1
+    except KeyboardInterrupt:
+        return 0 if SUMMARY.exists() else 130
     finally:
         for service in reversed(demo.services.values()):
             service.stop()
