@@ -28,8 +28,9 @@ check: setup ## ruff, mypy and the import rules
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 
-bench: setup ## the benchmarks, as ratios in one run
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PYTHON) $$file || exit 1; done
+bench: setup ## the benchmarks, as ratios in one run, on the bundles of the demo
+	@test -d demo/run/bundles || $(PYTHON) demo/run.py
+	@for name in loop swap quality; do echo "== $$name"; $(PYTHON) benchmarks/$$name.py || exit 1; done
 
 lock: ## resolve the dependencies again
 	@tools/lock

@@ -55,8 +55,8 @@ def describe_machine() -> dict[str, Any]:
 
 
 def bundles(given: Sequence[Path] | None) -> list[Path]:
-    """Return the bundles to measure: those given, else those that `make demo` built."""
-    found = list(given) if given else sorted((ROOT / "demo" / "run").rglob("*.bundle"))
+    """Return the bundles to measure: those given, else the float v1 and the int8 v2 that `make demo` built."""
+    found = list(given) if given else sorted((ROOT / "demo" / "run" / "bundles").glob("*.bundle"))[:2]
     if not found or not all(path.is_file() for path in found):
         sys.exit("error: no bundle to measure\n\nhint: run `make demo` first, or name one with --bundle FILE")
     return found
