@@ -33,6 +33,8 @@ FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 15.0
 STEADY_S: Final = 60.0
 """A broker that lived so long did not die of its configuration: the next restart is quick again."""
+MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
+"""What waits for one client. Beyond it the broker drops, and the devices, who got no ack from us, send again."""
 MAX_LOG_BYTES: Final = 10 * 1024 * 1024
 
 
@@ -204,7 +206,9 @@ persistent_client_expiration 1d
 
 max_packet_size {MAX_MESSAGE_BYTES + 1024}
 max_inflight_messages 1000
+max_inflight_bytes {MAX_QUEUED_BYTES // 4}
 max_queued_messages 100000
+max_queued_bytes {MAX_QUEUED_BYTES}
 max_keepalive 600
 log_dest stderr
 log_type error

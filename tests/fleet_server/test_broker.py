@@ -1,14 +1,16 @@
 """The broker that the server runs: who may do what, and what happens when it dies."""
 
 import os
+import queue
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from fleet_server.broker import access_list
-from ommatid.contract.messages import Ack, State, encode
+from fleet_server.broker import MAX_QUEUED_BYTES, access_list
+from ommatid.contract.messages import MAX_MESSAGE_BYTES, Ack, State, encode
 from ommatid.contract.topics import Channel
 from ommatid.mqtt import Received, Session
 from tests.support.fleet import FakeDevice, FleetServer, wait_for
@@ -200,3 +202,39 @@ class TestDeath:
 
         assert status == 0
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_device_that_floods_a_stalled_server_fills_no_memory(own_server: FleetServer, tmp_path: Path) -> None:
+    # given a server that reads nothing for a while
+    flooder, honest = (own_server.enrol(tmp_path, name) for name in ("flooder", "honest"))
+    for device in (flooder, honest):
+        device.connect()
+    content = b"\0" * (MAX_MESSAGE_BYTES - 1024)
+    taken = threading.Semaphore(0)
+    before = resident_bytes(own_server.broker_pid)
+
+    # when
+    with own_server.stalled():
+        for _ in range(6 * MAX_QUEUED_BYTES // len(content)):
+            flooder.session.publish(flooder.topics.of(Channel.EVENT), content, done=lambda _: taken.release())
+        for _ in range(6 * MAX_QUEUED_BYTES // len(content)):
+            assert taken.acquire(timeout=60)
+        grown = resident_bytes(own_server.broker_pid) - before
+
+    # then the rest was dropped, and a device that sends again what nobody confirmed gets through
+    assert grown < 3 * MAX_QUEUED_BYTES  # the queue, what is in flight, and copies of it
+    flooder.close()
+    wait_for(lambda: sent_again(honest))
+    honest.close()
+
+
+def sent_again(device: FakeDevice) -> bool:
+    device.send(device.event(1))
+    with suppress(queue.Empty):
+        return device.acks.get(timeout=0.5).seq == 1
+    return False
+
+
+def resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -7,7 +7,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -71,6 +72,16 @@ class FleetServer:
     def kill(self) -> None:
         """End it as a power cut would; its Mosquitto lives on."""
         self._end(signal.SIGKILL)
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Stop the server, but not its broker, as a hanging disk would."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def client(self) -> FleetClient:
         """Return the first operator's client."""
