@@ -16,7 +16,7 @@ import click
 from agent.processes import LOOP_ENVIRONMENT, Program, encode_programs, run_programs
 from agent.settings import DEFAULT_STATE_DIR, Settings, load_settings
 from agent.trust_cli import trust
-from ommatid.cli import Group, configure_logging, echo_json, read_secret, run_cli, version_option
+from ommatid.cli import Group, configure_logging, echo_json, examples, read_secret, run_cli, version_option
 from ommatid.disk import RealDisk
 from ommatid.errors import BadInputError
 from ommatid.text import printable
@@ -38,8 +38,12 @@ def _running_options(command: F) -> F:
     """Add the options of everything that runs."""
     for option in (
         _VERBOSE,
-        click.option("--threads", type=int, help="Threads of one inference [1]."),
-        click.option("--http-port", type=int, help="Port of /metrics, /healthz, /readyz, /status; 0 is any [9477]."),
+        click.option("--threads", type=click.IntRange(1, 64), help="Threads of one inference [1]."),
+        click.option(
+            "--http-port",
+            type=click.IntRange(0, 65535),
+            help="Port of /metrics, /healthz, /readyz, /status; 0 is any [9477].",
+        ),
         click.option("--results", help="File that results are appended to as JSON lines; `-` is stdout."),
         click.option(
             "--as-fast-as-possible", is_flag=True, default=None, help="Infer every frame of a file; drop none."
@@ -62,7 +66,13 @@ def cli() -> None:
 cli.add_command(trust)
 
 
-@cli.command()
+@cli.command(
+    short_help="Join a fleet, with a one-time token.",
+    epilog=examples(
+        "edge-agent enroll --token-file token.txt --device cam-north",
+        "ssh server fleet token | edge-agent enroll --token-file - --tag entrance",
+    ),
+)
 @click.option("--token-file", required=True, help="File with the token of `fleet token`; `-` is standard input.")
 @click.option("--device", help="Id of this device: a-z, 0-9 and '-' [host name and six random digits].")
 @click.option("--tag", "tags", multiple=True, help="Tag that rollouts may select on; may be given again.")
@@ -93,7 +103,12 @@ def enroll(
         click.echo(f"{member['device']} is enrolled at {member['url']}; start it with `edge-agent run`")
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "edge-agent run --source 'street.avi#loop'",
+        "edge-agent run --bundle street-2-int8-x86.bundle --source photos/ --results -",
+    )
+)
 @_running_options
 @click.option("--bundle", type=_PATH, help="Run this bundle, without any server, until the source ends.")
 def run(config: Path | None, bundle: Path | None, **flags: Any) -> None:  # noqa: ANN401 - the settings validate them
@@ -111,7 +126,7 @@ def run(config: Path | None, bundle: Path | None, **flags: Any) -> None:  # noqa
         _become("agent.processes", encode_programs(programs), {})
 
 
-@cli.command()
+@cli.command(epilog=examples("edge-agent loop --source 'street.avi#loop'"))
 @_running_options
 def loop(config: Path | None, **flags: Any) -> NoReturn:  # noqa: ANN401 - the settings validate them
     """Run the camera loop alone, as its systemd unit does."""
@@ -121,7 +136,7 @@ def loop(config: Path | None, **flags: Any) -> NoReturn:  # noqa: ANN401 - the s
     _become("agent.loop", document, LOOP_ENVIRONMENT)
 
 
-@cli.command()
+@cli.command(epilog=examples("edge-agent supervise --http-port 9477"))
 @_running_options
 def supervise(config: Path | None, **flags: Any) -> NoReturn:  # noqa: ANN401 - the settings validate them
     """Run the supervisor alone, as its systemd unit does."""
@@ -129,7 +144,7 @@ def supervise(config: Path | None, **flags: Any) -> NoReturn:  # noqa: ANN401 - 
     _become("agent.supervisor", _supervisor(settings, serverless=False).config, {})
 
 
-@cli.command()
+@cli.command(epilog=examples("edge-agent status", "edge-agent status --json | jq .model"))
 @_STATE_DIR
 @_CONFIG
 @_JSON
@@ -144,7 +159,7 @@ def status(state_dir: Path | None, config: Path | None, *, as_json: bool) -> Non
         click.echo(table(found))
 
 
-@cli.command()
+@cli.command(epilog=examples("edge-agent doctor --source street.avi"), short_help="Check all that a device needs.")
 @_STATE_DIR
 @_CONFIG
 @_SOURCE

@@ -32,7 +32,7 @@ from agent.identity import (
 )
 from agent.server_errors import answered, unreachable
 from ommatid.contract.digests import sha256_bytes
-from ommatid.contract.enrolment import EnrolAnswer, EnrolmentToken, EnrolRequest, Roots
+from ommatid.contract.enrolment import EnrolAnswer, EnrolmentToken, EnrolRequest, Roots, check_tag
 from ommatid.contract.topics import IDENTIFIER
 from ommatid.contract.trust.clock import BUILD_DATE
 from ommatid.disk import Disk
@@ -61,7 +61,7 @@ def enroll(
     """Make this device a member of the fleet; doing it again with the same server changes nothing.
 
     Raises:
-        BadInputError: The device id is not one, or this device is enrolled elsewhere.
+        BadInputError: The device id or a tag is not one, or this device is enrolled elsewhere.
         LinkError: The server is not there, or refuses: the token is used up or expired, the id is taken.
         TrustError: The server is not the one of the token.
         StorageError: The state directory cannot be written.
@@ -71,6 +71,8 @@ def enroll(
     name = device or default_device()
     if not IDENTIFIER.fullmatch(name):
         raise BadInputError(f"--device {name}: not a device id", hint="use a-z, 0-9 and '-', at most 63 characters")
+    for tag in tags:
+        check_tag(tag)
     files = IdentityFolder(state_dir / "identity")
     disk.mkdir(files.path)
     files.path.chmod(0o700)

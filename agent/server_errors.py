@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from ommatid.errors import LinkError
+from ommatid.text import in_words
 
 
 class ServerRefusedError(LinkError):
@@ -50,7 +51,7 @@ def unreachable(url: str, error: httpx.HTTPError) -> LinkError:
             )
         cause = cause.__cause__ or cause.__context__
     return LinkError(
-        f"{url}: the server cannot be reached ({error or type(error).__name__})",
+        f"{url}: the server cannot be reached ({in_words(error)})",
         hint="is `fleet serve` running there, and does the network let this device reach it?",
     )
 

@@ -90,8 +90,9 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        what = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
         raise BadInputError(
-            f"{_origin(name, given, in_file, path)}: {first['msg']}", hint="docs/agent.md lists every setting"
+            f"{_origin(name, given, in_file, path)}: {what}", hint="docs/agent.md lists every setting"
         ) from error
 
 

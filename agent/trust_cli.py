@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from ommatid.cli import Group, echo_json
+from ommatid.cli import Group, echo_json, examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def trust(
     ctx.obj = Options(metadata_dir, metadata_url, target_names, target_base_url, target_dir)
 
 
-@trust.command()
+@trust.command(epilog=examples("edge-agent trust --metadata-dir trusted init 1.root.json"))
 @click.argument("root", type=click.Path(path_type=Path))
 @click.pass_obj
 def init(options: Options, root: Path) -> None:
@@ -56,7 +56,11 @@ def init(options: Options, root: Path) -> None:
     click.echo(f"{options.metadata_dir}: trusts what {root} leads to")
 
 
-@trust.command()
+@trust.command(
+    epilog=examples(
+        "edge-agent trust --metadata-dir trusted \\", "    --metadata-url https://repo.example/metadata refresh"
+    )
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the versions as JSON.")
 @click.pass_obj
 def refresh(options: Options, *, as_json: bool) -> None:
@@ -72,7 +76,14 @@ def refresh(options: Options, *, as_json: bool) -> None:
         click.echo(", ".join(f"{role} {version}" for role, version in versions.items()))
 
 
-@trust.command()
+@trust.command(
+    epilog=examples(
+        "edge-agent trust --metadata-dir trusted \\",
+        "    --metadata-url https://repo.example/metadata \\",
+        "    --target-base-url https://repo.example/targets \\",
+        "    --target-name street.bundle --target-dir . download",
+    )
+)
 @click.pass_obj
 def download(options: Options) -> None:
     """Fetch and verify newer metadata, then the named targets."""

@@ -66,7 +66,7 @@ class Broker:
         program = _program()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._stop_orphan()
-        check_port(self._host, self._port, "the MQTT broker", "--mqtt-port")
+        check_port(self._host, self._port, "the MQTT broker", "mqtt_port")
         self._write_configuration(revocation_list)
         self._spawn(program)
         self._wait_listening()
@@ -218,7 +218,7 @@ connection_messages false
 """
 
 
-def check_port(host: str, port: int, what: str, option: str) -> None:
+def check_port(host: str, port: int, what: str, setting: str) -> None:
     """Check that we can listen there.
 
     Raises:
@@ -235,7 +235,7 @@ def check_port(host: str, port: int, what: str, option: str) -> None:
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(
                 f"{host}:{port}: the port for {what} is in use by another program",
-                hint=f"stop that program, or choose another port: {option}",
+                hint=f"stop that program, or choose another port: {setting} in fleet.toml",
             ) from error
         raise LinkError(
             f"{host}:{port}: {what} cannot listen here: {error.strerror or error}", hint="check host and port"

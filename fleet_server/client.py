@@ -11,6 +11,7 @@ import httpx
 from fleet_server.profile import Profile
 from ommatid.cli import read_secret
 from ommatid.errors import BadInputError, LinkError
+from ommatid.text import in_words
 
 CHUNK: Final = 256 * 1024
 TIMEOUT: Final = httpx.Timeout(30.0, write=120.0)
@@ -109,7 +110,7 @@ class FleetClient:
             answer = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             raise LinkError(
-                f"{self._server}: the server cannot be reached ({error or type(error).__name__})",
+                f"{self._server}: the server cannot be reached ({in_words(error)})",
                 hint="is `fleet serve` running there?",
             ) from error
         if answer.is_success:

@@ -31,7 +31,7 @@ def serve(parts: Services) -> None:
         OmmatidError: A port is in use, Mosquitto is missing, or something in the folder is damaged.
     """
     settings = parts.settings
-    check_port(settings.host, settings.http_port, "HTTP", "--http-port")
+    check_port(settings.host, settings.http_port, "HTTP", "http_port")
     with running(parts):
         logger.info("fleet server %s: %s", settings.tenant, settings.url)
         asyncio.run(_serve_http(parts))

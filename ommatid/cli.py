@@ -93,6 +93,11 @@ def version_option(program: str) -> Callable[[F], F]:
     return click.version_option(__version__, prog_name=program, message="%(prog)s %(version)s")
 
 
+def examples(*lines: str) -> str:
+    """Return the end of a command's `--help`: lines to copy."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
 def echo_json(document: object) -> None:
     """Print a document on stdout as JSON; dataclasses, pydantic models, paths and times are understood."""
     click.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=False, default=_plain)))

@@ -42,6 +42,7 @@ def build(request: BuildRequest, steps: Steps) -> BuildReport:
     """
     started = time.perf_counter()
     output = bundle_path(request)
+    _check_calibration(request)
     stated = read_decode(request.decode)
     preprocessing, assumptions = _preprocessing(request, stated)
     with tempfile.TemporaryDirectory(prefix="optimizer-") as scratch:
@@ -107,12 +108,15 @@ def _preprocessing(request: BuildRequest, decode: DecodeFile) -> tuple[Preproces
     )
 
 
-def _images(request: BuildRequest, bench: Bench, steps: Steps) -> Images:
+def _check_calibration(request: BuildRequest) -> None:
     if request.target.quantized and request.calibrate is None:
         raise BadInputError(
             f"--target {request.target.name} needs calibration images",
             hint="about 60 images of what the camera will see: --calibrate FOLDER or VIDEO#t=0,30",
         )
+
+
+def _images(request: BuildRequest, bench: Bench, steps: Steps) -> Images:
     rule, size = bench.preprocessing.resize, (bench.size.width, bench.size.height)
     measured: list[dict[str, float]] = []
     calibration = None

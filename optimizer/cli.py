@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.formatting import wrap_text
 from rich.console import Console
 
-from ommatid.cli import Group, configure_logging, echo_json, run_cli, version_option
+from ommatid.cli import Group, configure_logging, echo_json, examples, run_cli, version_option
 from ommatid.contract.bundle import read_manifest
 from ommatid.errors import BundleError
 from optimizer.preprocessing import Size
@@ -61,7 +62,16 @@ def cli() -> None:
     configure_logging()
 
 
-@cli.command()
+@cli.command(
+    short_help="Build a bundle from an ONNX or TFLite model.",
+    epilog=examples(
+        "optimizer build net.onnx --target fp32 --decode classification \\",
+        "    --labels labels.txt --validate photos/",
+        "optimizer build detector.tflite --target int8-arm --decode ssd \\",
+        "    --labels labels.txt --calibrate 'day.mp4#t=0,60' \\",
+        "    --validate 'evening.mp4#t=0,60' --name street --version 2 -o bundles/",
+    ),
+)
 @click.argument("model", type=_PATH)
 @click.option("--target", "target_name", required=True, metavar="NAME", help="See `optimizer targets`.")
 @click.option("--decode", required=True, metavar="FAMILY|FILE", help="ssd, classification, or a TOML file.")
@@ -70,7 +80,14 @@ def cli() -> None:
 @click.option("--labels", type=_PATH, metavar="FILE", help="One label a line, in the order of the scores.")
 @click.option("--name", metavar="NAME", help="Name of the model; default: that of its file.")
 @click.option("--version", "model_version", default="1", show_default=True, help="Version of the model.")
-@click.option("-o", "--output", type=_PATH, default=Path(), metavar="DIR|FILE", help="Where the bundle goes.")
+@click.option(
+    "-o",
+    "--output",
+    type=_PATH,
+    default=Path(),
+    metavar="DIR|FILE",
+    help="Where the bundle goes; a file ends in .bundle.",
+)
 @click.option("--min-agreement", type=_SHARE, default=0.97, show_default=True, help="With the float model.")
 @click.option("--max-drop", type=_SHARE, help="Allowed loss of accuracy, a share; needs class folders.")
 @click.option("--no-gate", is_flag=True, help="Pack what the gate refuses; the bundle says so.")
@@ -136,7 +153,12 @@ def _request(options: dict[str, Any]) -> BuildRequest:
     )
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "optimizer inspect street-2-int8-arm.bundle",
+        "optimizer inspect street-2-int8-arm.bundle --json | jq .manifest.evidence",
+    )
+)
 @click.argument("bundle", type=_PATH)
 @_JSON
 def inspect(bundle: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes a flag
@@ -150,7 +172,7 @@ def inspect(bundle: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes
     print_manifest(manifest, bundle.stat().st_size, Console())
 
 
-@cli.command()
+@cli.command(epilog=examples("optimizer verify street-2-int8-x86.bundle"))
 @click.argument("bundle", type=_PATH)
 @_JSON
 def verify(bundle: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes a flag
@@ -161,14 +183,14 @@ def verify(bundle: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes 
     if as_json:
         echo_json(verification)
     elif verification.passed:
-        click.echo(f"{bundle}: {verification.files} files are as signed for; {verification.summary}")
+        click.echo(f"{bundle}: {verification.files} files match their digests; {verification.summary}")
     if not verification.passed:
         raise BundleError(
             f"{bundle}: its golden samples fail: {verification.summary}", hint="devices will refuse it: build it again"
         )
 
 
-@cli.command()
+@cli.command(epilog=examples("optimizer targets", "optimizer targets --json"))
 @_JSON
 def targets(as_json: bool) -> None:  # noqa: FBT001 - click passes a flag
     """List what can be built, and why so."""
@@ -176,7 +198,8 @@ def targets(as_json: bool) -> None:  # noqa: FBT001 - click passes a flag
         echo_json(list(all_targets().values()))
         return
     for each in all_targets().values():
-        click.echo(f"{each.name:10} {each.scheme:6} {', '.join(each.formats)} on {', '.join(each.arch)}: {each.reason}")
+        click.echo(f"{each.name:10} {each.scheme}, {', '.join(each.formats)}, on {', '.join(each.arch)}")
+        click.echo(wrap_text(each.reason, 80, " " * 11, " " * 11))
 
 
 def main() -> None:

@@ -197,6 +197,9 @@ class Outcome:
     def _warnings(self, latencies_ms: tuple[float, float]) -> tuple[str, ...]:
         own_ms, float_ms = latencies_ms
         warnings = []
+        calibration = self.images.calibration
+        if calibration is not None and calibration.sha256 == self.images.validation.sha256:
+            warnings.append("judged on the very images that it was calibrated on: the figures flatter it")
         if self.request.target.quantized and own_ms >= float_ms:
             warnings.append(f"int8 is not faster than float on this machine ({own_ms:.1f} against {float_ms:.1f} ms)")
         if not self.passed:

@@ -39,7 +39,7 @@ class Terminal:
     def step(self, name: str, total: int | None = None) -> Iterator[Tick]:
         """Show a bar while the step runs, where there is a terminal; then one line with its seconds."""
         start = time.perf_counter()
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             with Progress(*columns, console=self._console, transient=True) as bars:
                 bar = bars.add_task(name, total=total)

@@ -1,15 +1,19 @@
 """What a person asks of a build."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from ommatid.contract.digests import canonical_json, sha256_bytes
 from ommatid.contract.manifest import ModelName, Task, Version
-from ommatid.errors import BadInputError
+from ommatid.errors import BadInputError, StorageError
 from optimizer.preprocessing import Color, Preprocessing, Resize, Size
 from optimizer.targets import Target
+
+BUNDLE_SUFFIX: Final = ".bundle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ def bundle_path(request: BuildRequest) -> Path:
 
     Raises:
         BadInputError: The name or version is not one, the folder is missing, or a file is there already.
+        StorageError: Nothing can be written there.
     """
     for value, kind, option, hint in (
         (request.name, ModelName, "--name", "lower-case letters, digits, `.`, `_` and `-`, up to 63"),
@@ -107,10 +112,14 @@ def bundle_path(request: BuildRequest) -> Path:
         except ValidationError:
             raise BadInputError(f"{option} {value}: not a valid value", hint=hint) from None
     path = request.output
-    if path.is_dir():
+    if path.suffix != BUNDLE_SUFFIX or path.is_dir():
+        if not path.is_dir():
+            raise BadInputError(f"{path}: no such folder", hint=f"make it, or name a file that ends in {BUNDLE_SUFFIX}")
         path /= f"{request.name}-{request.version}-{request.target.name}.bundle"
     if not path.parent.is_dir():
         raise BadInputError(f"{path.parent}: no such folder", hint="make it, or name another with -o")
     if path.exists():
         raise BadInputError(f"{path}: exists already", hint="remove it, or choose another --version or -o")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise StorageError(f"{path.parent}: nothing can be written there", hint="name another folder with -o")
     return path

@@ -131,5 +131,5 @@ class Reader:
         if (state, reason) == (self.state.state, self.state.reason):
             return
         self.state = SourcePush(self.name, state, reason)
-        logger.info("%s: %s %s", self.name, state, reason)
+        logger.info("%s: %s%s", self.name, state, f", {reason}" if reason else "")
         self._report(self.state)

@@ -67,6 +67,11 @@ def parse_source(text: str) -> SourceSpec:
     spec = SourceSpec(Path(path))
     if not path:
         raise BadInputError(f"source {text!r}: no path", hint="name a video file or a folder of images")
+    if "://" in path:
+        raise BadInputError(
+            f"source {text!r}: streams are not read by this release",
+            hint="name a video file or a folder of images",
+        )
     for part in fragment.split("&") if mark else ():
         spec = _with_part(spec, part, text)
     return spec

@@ -11,10 +11,10 @@ from fleet_server.commands.tables import figure, print_table, state
 from fleet_server.inventory import DeviceView
 from fleet_server.profile import Station
 from fleet_server.web.formats import ago, tone
-from ommatid.cli import echo_json
+from ommatid.cli import echo_json, examples
 
 
-@click.command()
+@click.command(epilog=examples("fleet devices", "fleet devices --json | jq '.[].id'"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def devices(station: Station, *, as_json: bool) -> None:
@@ -26,7 +26,12 @@ def devices(station: Station, *, as_json: bool) -> None:
         return
     fleet = TypeAdapter(list[DeviceView]).validate_python(answer)
     columns = ("device", "state", "model", "update", "fps", "p99 ms", "dropped", "quality", "last seen")
-    print_table(columns, [_row(device) for device in fleet], numbers=("fps", "p99 ms", "dropped"))
+    print_table(
+        columns,
+        [_row(device) for device in fleet],
+        numbers=("fps", "p99 ms", "dropped"),
+        spare=("dropped", "last seen", "p99 ms"),
+    )
     if not fleet:
         click.echo("no device has joined yet: `fleet token` makes a token, `edge-agent enroll` uses it", err=True)
 

@@ -9,10 +9,10 @@ from fleet_server.client import FleetClient
 from fleet_server.keyring import Keyring
 from fleet_server.profile import Station
 from fleet_server.push import extend as extend_releases
-from ommatid.cli import read_secret
+from ommatid.cli import examples, read_secret
 
 
-@click.command()
+@click.command(epilog=examples("fleet extend --keys /media/usb/release-keys"))
 @click.option(
     "--keys", required=True, type=click.Path(path_type=Path), help="Folder of the release keys, from `fleet init`."
 )

@@ -7,14 +7,18 @@ import click
 
 from fleet_server.founding import found
 from fleet_server.settings import Settings
-from ommatid.cli import read_secret
+from ommatid.cli import examples, read_secret
 from ommatid.contract.topics import IDENTIFIER
 from ommatid.errors import BadInputError
 
 PORT = click.IntRange(1, 65535)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "fleet init /srv/fleet --keys /media/usb/release-keys \\", "    --name fleet.example --host 0.0.0.0"
+    )
+)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--keys",

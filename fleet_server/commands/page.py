@@ -3,9 +3,10 @@
 import click
 
 from fleet_server.profile import Station
+from ommatid.cli import examples
 
 
-@click.command()
+@click.command(short_help="Print the address of the page.", epilog=examples("fleet page"))
 @click.pass_obj
 def page(station: Station) -> None:
     """Print the address of the page, and where the token to log in with lies."""

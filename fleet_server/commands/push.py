@@ -13,11 +13,14 @@ from fleet_server.keyring import Keyring
 from fleet_server.profile import Station
 from fleet_server.push import Pushed
 from fleet_server.push import push as push_bundle
-from ommatid.cli import echo_json, read_secret
+from ommatid.cli import echo_json, examples, read_secret
 from ommatid.errors import OmmatidError
 
 
-@click.command()
+@click.command(
+    short_help="Verify, sign and upload a bundle.",
+    epilog=examples("fleet push street-2-int8-arm.bundle --keys /media/usb/release-keys"),
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--keys", required=True, type=click.Path(path_type=Path), help="Folder of the release keys, from `fleet init`."

@@ -5,10 +5,10 @@ import click
 from fleet_server.client import FleetClient
 from fleet_server.commands.tables import figure, print_table, when
 from fleet_server.profile import Station
-from ommatid.cli import echo_json
+from ommatid.cli import echo_json, examples
 
 
-@click.command()
+@click.command(epilog=examples("fleet releases"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def releases(station: Station, *, as_json: bool) -> None:
@@ -33,6 +33,6 @@ def releases(station: Station, *, as_json: bool) -> None:
         )
         for one in answer
     ]
-    print_table(columns, rows, numbers=("counter", "KB"))
+    print_table(columns, rows, numbers=("counter", "KB"), spare=("agent from", "digest", "hardware"))
     if not rows:
         click.echo("nothing was pushed yet: `fleet push BUNDLE --keys KEYDIR`", err=True)

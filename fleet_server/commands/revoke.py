@@ -4,11 +4,12 @@ import click
 
 from fleet_server.client import FleetClient
 from fleet_server.profile import Station
+from ommatid.cli import examples
 from ommatid.contract.topics import IDENTIFIER
 from ommatid.errors import BadInputError
 
 
-@click.command()
+@click.command(short_help="Put a device out of the fleet.", epilog=examples("fleet revoke cam-north"))
 @click.argument("device")
 @click.pass_obj
 def revoke(station: Station, device: str) -> None:

@@ -18,7 +18,7 @@ from fleet_server.rollouts.facts import (
 from fleet_server.rollouts.stages import DEFAULT_STAGES
 from fleet_server.rollouts.views import PlanView, RolloutView
 from fleet_server.web.formats import outcome, tone
-from ommatid.cli import echo_json
+from ommatid.cli import echo_json, examples
 from ommatid.errors import OmmatidError
 from ommatid.text import printable
 
@@ -45,12 +45,16 @@ class Seconds(click.ParamType[float]):
         return float(match[1]) * UNITS[match[2]]
 
 
-@click.group()
+@click.group(short_help="Start, watch and steer rollouts.")
 def rollout() -> None:
     """Bring a release to the devices in stages; a bad one stops by itself and is taken back."""
 
 
-@rollout.command()
+@rollout.command(
+    epilog=examples(
+        "fleet rollout start street 2 --dry-run", "fleet rollout start street 2 --stages 1,10%,100% --soak 1h --wait"
+    )
+)
 @click.argument("name")
 @click.argument("version")
 @click.option("--target", help="One build target; by default each device gets the build for its hardware.")
@@ -110,7 +114,7 @@ def start(
         )
 
 
-@rollout.command()
+@rollout.command(epilog=examples("fleet rollout status", "fleet rollout status 3 --json"))
 @click.argument("rollout_id", metavar="[ID]", required=False)
 @json_option
 @click.pass_obj
@@ -126,7 +130,7 @@ def status(station: Station, rollout_id: str | None, *, as_json: bool) -> None:
         _list(TypeAdapter(list[RolloutView]).validate_python(answer))
 
 
-@rollout.command()
+@rollout.command(epilog=examples("fleet rollout pause 3"))
 @click.argument("rollout_id", metavar="ID")
 @json_option
 @click.pass_obj
@@ -135,7 +139,7 @@ def pause(station: Station, rollout_id: str, *, as_json: bool) -> None:
     _steer(station, rollout_id, "pause", as_json=as_json)
 
 
-@rollout.command()
+@rollout.command(epilog=examples("fleet rollout resume 3"))
 @click.argument("rollout_id", metavar="ID")
 @json_option
 @click.pass_obj
@@ -144,7 +148,7 @@ def resume(station: Station, rollout_id: str, *, as_json: bool) -> None:
     _steer(station, rollout_id, "resume", as_json=as_json)
 
 
-@rollout.command()
+@rollout.command(epilog=examples("fleet rollout abort 3"))
 @click.argument("rollout_id", metavar="ID")
 @json_option
 @click.pass_obj
@@ -196,7 +200,7 @@ def _list(views: list[RolloutView]) -> None:
         )
         for view in views
     ]
-    print_table(columns, rows, numbers=("committed", "failed"))
+    print_table(columns, rows, numbers=("committed", "failed"), spare=("started",))
     if not views:
         click.echo("no rollout yet: `fleet rollout start NAME VERSION`", err=True)
 

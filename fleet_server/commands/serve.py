@@ -5,10 +5,10 @@ import click
 from fleet_server.places import Places
 from fleet_server.profile import Station
 from fleet_server.settings import load_settings
-from ommatid.cli import configure_logging
+from ommatid.cli import configure_logging, examples
 
 
-@click.command()
+@click.command(epilog=examples("fleet --dir /srv/fleet serve"))
 @click.option(
     "--bundle-rate-limit",
     type=click.IntRange(min=1),

@@ -7,13 +7,20 @@ from fleet_server.client import FleetClient
 from fleet_server.commands.tables import figure, print_table
 from fleet_server.profile import Station
 from fleet_server.telemetry import TelemetryView
-from ommatid.cli import echo_json
+from ommatid.cli import echo_json, examples
 
 SHOWN = ("brightness", "contrast", "sharpness_fine", "confidence", "objects")
+SPARE = ("contrast", "sharpness_fine", "windows", "brightness", "confidence", "seen most", "p50 ms")
 
 
-@click.command()
-@click.option("--minutes", type=click.FloatRange(0, 366 * 1440, min_open=True), default=60, show_default=True)
+@click.command(short_help="Show what the devices measured.", epilog=examples("fleet telemetry --minutes 1440"))
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, 366 * 1440, min_open=True),
+    default=60,
+    show_default=True,
+    help="How far back.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every signal.")
 @click.pass_obj
 def telemetry(station: Station, minutes: float, *, as_json: bool) -> None:
@@ -25,7 +32,7 @@ def telemetry(station: Station, minutes: float, *, as_json: bool) -> None:
         return
     measured = TypeAdapter(list[TelemetryView]).validate_python(answer)
     columns = ("device", "windows", "frames", "dropped", "flagged", "fps", "p50 ms", "p99 ms", *SHOWN, "seen most")
-    print_table(columns, [_row(one) for one in measured], numbers=columns[1:-1])
+    print_table(columns, [_row(one) for one in measured], numbers=columns[1:-1], spare=SPARE)
     if not measured:
         click.echo(f"no telemetry window arrived in the last {minutes:g} minutes", err=True)
 

@@ -10,6 +10,8 @@ import click
 from fleet_server.authority import write_secret
 from fleet_server.client import FleetClient
 from fleet_server.profile import Station
+from ommatid.cli import examples
+from ommatid.contract.enrolment import check_tag
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SPAN: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])")
@@ -32,7 +34,13 @@ class Span(click.ParamType[float]):
         return float(seconds)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "fleet token -o token.txt",
+        "fleet token --uses 20 --tag north --expires 7d | ssh camera-7 \\",
+        "    edge-agent enroll --token-file -",
+    )
+)
 @click.option("--expires", type=Span(), default="24h", show_default=True, help="How long it may be used.")
 @click.option("--uses", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="For how many devices.")
 @click.option("--tag", "tags", multiple=True, help="Tag of the devices that join with it; repeat.")
@@ -40,6 +48,8 @@ class Span(click.ParamType[float]):
 @click.pass_obj
 def token(station: Station, expires: float, uses: int, tags: tuple[str, ...], output: Path | None) -> None:
     """Print a token that lets devices join; it is a secret."""
+    for tag in tags:
+        check_tag(tag)
     with FleetClient(station.profile()) as client:
         text = client.new_token(expires_s=expires, uses=uses, tags=tags)
     if output is None:

@@ -136,8 +136,9 @@ class RolloutDesk:
             return
         if wanted is RolloutState.ABORTED and newest_lasting(session, self.tenant) == rollout.id:
             return
+        step = "resumed" if wanted is RolloutState.RUNNING else wanted
         raise ConflictError(
-            f"rollout {rollout.id} is {current} and cannot be {wanted}",
+            f"rollout {rollout.id} is {current} and cannot be {step}",
             hint="`fleet rollout start` begins a new one" if wanted is not RolloutState.ABORTED else None,
         )
 

@@ -19,6 +19,21 @@ MAX_PEM: Final = 16 * 1024
 Pem = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PEM)]
 Secret = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{16,128}$")]
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=-]{0,62}$")]
+_TAG: Final = TypeAdapter(Tag)
+
+
+def check_tag(text: str) -> str:
+    """Return a device's tag.
+
+    Raises:
+        BadInputError: It is not one.
+    """
+    try:
+        return _TAG.validate_python(text)
+    except ValidationError:
+        raise BadInputError(
+            f"--tag {text}: not a tag", hint="use letters of a-z and A-Z, digits, and any of `_.:=-`, at most 63"
+        ) from None
 
 
 class EnrolmentToken(BaseModel):

@@ -68,8 +68,20 @@ def refuse_unknown_operators(model: onnx.ModelProto) -> None:
     """Refuse what no runtime of a device has.
 
     Raises:
-        ConversionError: An operator comes from a domain of its own; it is named.
+        ConversionError: An operator is unknown, or comes from a domain of its own; it is named.
     """
+    unknown = sorted(
+        {
+            node.op_type
+            for node in model.graph.node
+            if node.domain in {"", "ai.onnx"} and not onnx.defs.has(node.op_type)
+        }
+    )
+    if unknown:
+        raise ConversionError(
+            f"the model uses operators that ONNX {onnx.__version__} does not know: {', '.join(unknown)}",
+            hint="export it again from standard operators",
+        )
     custom = sorted(
         {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in {"", "ai.onnx"}}
     )

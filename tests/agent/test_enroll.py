@@ -101,6 +101,13 @@ def test_a_server_that_is_not_there_is_named(state_dir: Path, token: EnrolmentTo
     assert "fleet serve" in str(caught.value.hint)
 
 
+def test_a_tag_that_is_none_is_one_clear_error(state_dir: Path, token: EnrolmentToken) -> None:
+    with pytest.raises(BadInputError, match="--tag North Gate: not a tag"):
+        enroll(state_dir, token, RealDisk(), SystemClock(), device="cam-1", tags=("North Gate",))
+
+    assert not (state_dir / "identity").exists()
+
+
 def test_a_state_directory_that_cannot_be_made_is_one_clear_error(state_dir: Path, token: EnrolmentToken) -> None:
     (state_dir / "file").write_text("")
 

@@ -162,7 +162,7 @@ def test_inspect_verify_and_targets_answer_people_and_programs(tmp_path: Path) -
 
     assert "colours 1 for int8-x86" in optimizer("inspect", bundle).stdout
     assert report(optimizer("inspect", bundle, "--json"))["manifest"]["name"] == "colours"
-    assert "as signed for" in optimizer("verify", bundle).stdout
+    assert "match their digests" in optimizer("verify", bundle).stdout
     assert report(optimizer("verify", bundle, "--json"))["passed"]
     assert "int8-arm" in optimizer("targets").stdout
     assert {entry["name"] for entry in report(optimizer("targets", "--json"))} == {"int8-arm", "int8-x86", "fp32"}
@@ -189,6 +189,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
     (folder / "garbage.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3" + b"\xff" * 64)
     onnx.save(no_weights(), folder / "pool.onnx")
     onnx.save(foreign(), folder / "foreign.onnx")
+    onnx.save(unknown(), folder / "unknown.onnx")
     short = write_video(folder / "short.avi", 10)
 
     def model(name: str) -> list[str]:
@@ -211,6 +212,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], str]]:
         "wrong labels": (replaced(good, labels=folder / "decode.toml"), "decode.toml"),
         "wrong name": ([*good, "--name", "../up"], "--name ../up"),
         "wrong version": (replaced(good, version="1-2"), "--version 1-2"),
+        "unknown operator": (model("unknown.onnx"), "does not know: Scarcely"),
+        "output is no folder": ([*good, "-o", str(folder / "none")], "none: no such folder"),
         "no output folder": ([*good, "-o", str(folder / "none" / "x.bundle")], "no such folder"),
         "drop without labels": ([*good, "--max-drop", "0.1"], "--max-drop needs labels"),
         "no calibration": (good[: good.index("--calibrate")] + good[good.index("--validate") :], "needs calibration"),
@@ -223,6 +226,11 @@ def no_weights() -> onnx.ModelProto:
         helper.make_node("GlobalAveragePool", ["picture"], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["scores"]),
     ]
+    return make_model(nodes, {}, {"picture": (1, 3, 16, 16)}, {"scores": (1, 3)})
+
+
+def unknown() -> onnx.ModelProto:
+    nodes = [helper.make_node("Scarcely", ["picture"], ["scores"])]
     return make_model(nodes, {}, {"picture": (1, 3, 16, 16)}, {"scores": (1, 3)})
 
 

@@ -35,7 +35,20 @@ def test_a_source_is_named_like_a_media_fragment(text: str, spec: SourceSpec) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "#loop", "a#", "a#loops", "a#t=5,5", "a#t=-1,2", "a#t=x", "a#t=nan", "a#fps=0", "a#fps=inf", "a#loop=1"],
+    [
+        "",
+        "#loop",
+        "a#",
+        "a#loops",
+        "a#t=5,5",
+        "a#t=-1,2",
+        "a#t=x",
+        "a#t=nan",
+        "a#fps=0",
+        "a#fps=inf",
+        "a#loop=1",
+        "rtsp://door/1",
+    ],
 )
 def test_anything_else_is_refused_by_name(text: str) -> None:
     with pytest.raises(BadInputError, match="source"):
