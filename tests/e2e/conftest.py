@@ -1,4 +1,4 @@
-"""One whole system for the tests of a module that share it: a server, its Mosquitto, two agents on version 1."""
+"""One whole system that the tests share: a server, its Mosquitto, two agents with a model. Each test leaves it well."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ RATE: int = 20_000
 """Bytes a second of all downloads: a bundle of the tests takes a second or two, long enough to pull a plug in it."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     system = System.begin(tmp_path_factory.mktemp("s"), "--bundle-rate-limit", str(RATE))
     try:

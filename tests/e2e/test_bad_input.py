@@ -83,7 +83,7 @@ class TestAPortInUse:
             result = call("fleet", "--dir", tmp_path / "fleet", "serve", expect=None)
 
         assert f"127.0.0.1:{port}" in the_error(result)
-        assert f"--{option}-port" in result.stderr
+        assert f"{option}_port" in result.stderr
 
     def test_is_named_by_the_agent_that_wants_it(self, tmp_path: Path) -> None:
         video, bundle = make_video(tmp_path / "video.avi"), make_bundle(tmp_path)

@@ -39,6 +39,7 @@ def test_a_rollout_completes_when_mosquitto_and_the_server_are_killed(system: Sy
 
 def test_nothing_is_lost_while_mosquitto_and_server_die_again_and_again(system: System) -> None:
     # given: a rollout to both devices at once
+    uncounted = [system.uncounted(agent) for agent in system.agents]
     version = system.push()
     rollout = system.start_rollout(version)
 
@@ -49,15 +50,7 @@ def test_nothing_is_lost_while_mosquitto_and_server_die_again_and_again(system: 
         system.fleet.kill_broker()
         system.fleet.start()
 
-    # then: it completes
+    # then: it completes, and the server's telemetry accounts for each single frame of that time
     system.finish_everywhere(rollout)
     system.wait_running(version)
-
-    # then: when the agents have ended in order, and the rest was sent, the server can account for each single frame
-    for agent in system.agents:
-        agent.stop()
-        frames = len(agent.seen())
-        agent.start(WINDOW_S="900")
-        assert sum(window["frames"] for window in system.confirmed(agent).of_kind("window")) == frames
-        agent.stop()
-        agent.start()
+    assert [system.uncounted(agent) for agent in system.agents] == uncounted

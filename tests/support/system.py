@@ -300,6 +300,20 @@ class System:
         assert stored.doubled() == []
         return stored
 
+    def uncounted(self, agent: Agent) -> int:
+        """End an agent in order, let its next start send what was left, and return for how many frames in its results
+        the server has no telemetry.
+
+        Whatever happens to server and broker, that number stays; a kill of the agent itself costs its open window.
+        """
+        agent.stop()
+        frames = len(agent.seen())
+        agent.start(WINDOW_S="900")
+        counted = sum(int(window["frames"]) for window in self.confirmed(agent).of_kind("window"))
+        agent.stop()
+        agent.start()
+        return frames - counted
+
     def _ask(self, path: str) -> Any:  # noqa: ANN401 - any JSON
         try:
             with FleetClient(Profile.load(self.fleet.folder / "operator.toml")) as client:
