@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import sys
@@ -169,6 +170,8 @@ def doctor(state_dir: Path | None, config: Path | None, source: str | None, *, a
     from agent.clock import SystemClock
     from agent.doctor import examine
 
+    # What a check meets is in its line; the library's own words beside it would be said twice.
+    logging.getLogger().addHandler(logging.NullHandler())
     settings = load_settings(config, {"state_dir": state_dir, "source": source})
     checks = []
     for check in examine(settings, RealDisk(), SystemClock()):

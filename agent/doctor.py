@@ -178,6 +178,7 @@ def _broker(identity: Identity, settings: Settings, disk: Disk) -> tuple[Verdict
     if not connected:
         why = reasons[0] if reasons else f"no answer in {BROKER_TIMEOUT_S:g} s"
         raise LinkError(
-            f"{broker}: {why}", hint="is the broker running, and does the network let this device reach it?"
+            f"{broker}: {why}",
+            hint="is the broker running, does the network let this device reach it, and was the device not revoked?",
         )
     return "ok", f"{broker} accepts this device's certificate"

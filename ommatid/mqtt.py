@@ -10,6 +10,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,11 +25,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from ommatid.backoff import Backoff
 from ommatid.errors import LinkError, MessageError
+from ommatid.text import in_words
 
 logger = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
 CBOR: Final = "application/cbor"
+
+BRIEF_S: Final = 10.0
+"""A connection that ends sooner may be fought over: somebody else has the same identity."""
+BRIEF_IN_A_ROW: Final = 3
 
 T = TypeVar("T")
 
@@ -280,14 +286,20 @@ class Session:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        attempt = 0
+        attempt, brief = 0, 0
         while not self._stopping.is_set():
+            began_s = time.monotonic()
             reason = self._one_connection()
             if self._stopping.is_set():
                 return
-            attempt = 0 if reason.was_connected else attempt + 1
+            if reason.was_connected:
+                brief = brief + 1 if time.monotonic() - began_s < BRIEF_S else 0
+                attempt = max(0, brief - 1)
+            else:
+                attempt += 1
             if reason.was_connected or attempt == 1:
-                logger.warning("%s: broker %s: %s; trying again", self.identity, self.broker, reason.text)
+                twin = "; does another machine use this identity?" if brief >= BRIEF_IN_A_ROW else ""
+                logger.warning("%s: broker %s: %s%s; trying again", self.identity, self.broker, reason.text, twin)
             if self._on_disconnected is not None:
                 self._guard(self._on_disconnected, reason.text)
             self._stopping.wait(self._backoff.wait_s(attempt, random.random()))  # noqa: S311 - jitter is no secret
@@ -307,7 +319,7 @@ class Session:
                 properties=self._connect_properties(),
             )
         except (OSError, ValueError, LinkError) as error:
-            return _Ending(was_connected=False, text=str(error) or type(error).__name__)
+            return _Ending(was_connected=False, text=in_words(error))
         with self._lock:
             self._client = client
         client.loop_start()

@@ -111,6 +111,21 @@ def test_a_failing_handler_does_not_end_the_session(session: Callable[..., Sessi
     assert calls.get(timeout=WAIT_S) == calls.get(timeout=WAIT_S) == 1
 
 
+def test_two_machines_with_one_identity_are_told_so(
+    session: Callable[..., Session], caplog: pytest.LogCaptureFixture
+) -> None:
+    connections: queue.Queue[str] = queue.Queue()
+    own = session("cam-1", on_connected=lambda: connections.put("up"))
+    copy = session("cam-1")
+
+    for each in (own, copy):
+        each.start()
+    for _ in range(5):
+        connections.get(timeout=WAIT_S)
+
+    assert "does another machine use this identity?" in caplog.text
+
+
 def test_after_the_broker_is_killed_the_session_comes_back_with_its_subscriptions(
     broker: Mosquitto, session: Callable[..., Session]
 ) -> None:
