@@ -1,6 +1,5 @@
 """A device whose clock is in 1970, as after each power cut where there is no battery."""
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +13,10 @@ from tests.support.system import System
 @pytest.fixture(scope="module")
 def in_1970(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Return the start of a command line under which it is 1970."""
-    compiler, env = shutil.which("cc"), shutil.which("env")
-    if compiler is None or env is None:
-        pytest.skip("no C compiler on this machine")
     library = tmp_path_factory.mktemp("clock") / "clock_1970.so"
     source = Path(__file__).parents[1] / "support" / "clock_1970.c"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
-    return env, f"LD_PRELOAD={library}"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
+    return "env", f"LD_PRELOAD={library}"
 
 
 @pytest.fixture
