@@ -13,11 +13,12 @@ setup: ## .venv with every program, the locked packages, Mosquitto and whatever 
 demo: setup ## the whole way on real input: build, sign, push, roll out, swap, refuse, resume
 	@$(PYTHON) demo/run.py $(if $(KEEP),--keep)
 
-test: setup ## the checks and the test suite (under 15 minutes on 2 cores)
+test: ## the checks and the test suite (under 15 minutes on 2 cores)
+	@tools/setup --test
 	@$(MAKE) --no-print-directory check
 	@$(PYTHON) -m pytest -n auto --dist worksteal
 
-test-all: setup ## the slow suites too (arm64 under qemu)
+test-all: ## the slow suites too (arm64 under qemu)
 	@tools/setup --slow
 	@$(MAKE) --no-print-directory check
 	@$(PYTHON) -m pytest -n auto --dist worksteal -m "slow or not slow"
