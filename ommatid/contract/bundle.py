@@ -126,7 +126,10 @@ def _read_first(file: IO[bytes], path: Path) -> Manifest:
     field = header[_SIZE_FIELD]
     size = int(field[:-1], 8) if _OCTAL.fullmatch(field) else 0
     if header != _header(MANIFEST_NAME, size):
-        raise BundleError(f"{path}: not a bundle: it does not begin with a plain {MANIFEST_NAME}")
+        raise BundleError(
+            f"{path}: not a bundle: it does not begin with a plain {MANIFEST_NAME}",
+            hint="name a .bundle file, as `optimizer build` makes it",
+        )
     if size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{path}: {MANIFEST_NAME} claims {size} bytes; at most {MAX_MANIFEST_BYTES} are read")
     content = b"".join(_file(file, MANIFEST_NAME, size, path))

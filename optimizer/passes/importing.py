@@ -38,7 +38,8 @@ def read_model(path: Path) -> Artifact:
         ConversionError: A TFLite operator has no ONNX counterpart; it is named.
     """
     if not path.is_file():
-        raise BadInputError(f"{path}: no such file", hint="name a model file: .onnx or .tflite")
+        what = "a folder, not a model file" if path.is_dir() else "no such file"
+        raise BadInputError(f"{path}: {what}", hint="name a model file: .onnx or .tflite")
     digest = sha256_file(path)
     if source_format(path) == "tflite":
         return Artifact.source(_from_tflite(path), digest, "TFLite, converted by tflite2onnx")
