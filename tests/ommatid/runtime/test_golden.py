@@ -177,6 +177,30 @@ def test_hostile_outputs_are_refused(tmp_path: Path, content: bytes) -> None:
         read_outputs(path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("flags", 1), ("method", zipfile.ZIP_BZIP2), ("method", zipfile.ZIP_LZMA), ("method", 99), ("content", 0)],
+    ids=["encrypted", "bzip2", "lzma", "an unknown method", "damaged lzma"],
+)
+def test_an_archive_that_cannot_be_unpacked_is_refused(tmp_path: Path, field: str, value: int) -> None:
+    path = tmp_path / "outputs.npz"
+    if field == "content":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+            archive.writestr("scores.npy", bytes(range(256)) * 8)
+        changed = bytearray(path.read_bytes())
+        changed[60:200] = b"\xff" * 140
+    else:
+        write_outputs(path, {"scores": np.arange(100)})
+        changed = bytearray(path.read_bytes())
+        for header, offset in ((changed.index(b"PK\x03\x04"), 6), (changed.index(b"PK\x01\x02"), 8)):
+            place = header + offset + (2 if field == "method" else 0)
+            changed[place : place + 2] = value.to_bytes(2, "little")
+    path.write_bytes(changed)
+
+    with pytest.raises(BundleError, match="golden outputs"):
+        read_outputs(path)
+
+
 def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "outputs.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
