@@ -8,13 +8,17 @@ from typing import Any
 
 from agent.clock import rfc3339
 from agent.loop.protocol import FramePush
+from ommatid.cli import explain
 from ommatid.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
 
 class ResultSink:
-    """An open file of results. A full disk costs results, never the supervisor."""
+    """An open file of results. A full disk costs results, never the supervisor.
+
+    unread: nobody reads the pipe any more, as when `head` has seen enough.
+    """
 
     def __init__(self, target: str) -> None:
         """Open the file to append to; `-` is standard output.
@@ -25,6 +29,7 @@ class ResultSink:
         self._target = target
         self._torn = False
         self.lost = 0
+        self.unread = False
         try:
             # Unbuffered: what a full disk refused must not wait in memory for better times.
             self._file = FileIO(sys.stdout.fileno(), "wb", closefd=False) if target == "-" else FileIO(target, "ab")
@@ -32,7 +37,7 @@ class ResultSink:
             raise StorageError(f"{target}: {error.strerror}", hint="name a file that can be written") from error
 
     def write(self, frame: FramePush) -> None:
-        """Write one line; what cannot be written is counted, and said once."""
+        """Write one line; what cannot be written is counted, and a full disk is said once."""
         line = json.dumps(result_line(frame), separators=(",", ":")).encode() + b"\n"
         if self._torn:
             line = b"\n" + line
@@ -40,9 +45,12 @@ class ResultSink:
             while line:
                 line = line[self._file.write(line) or 0 :]
                 self._torn = bool(line)
+        except BrokenPipeError:
+            self.unread = True
+            self.lost += 1
         except OSError as error:
             if not self.lost:
-                logger.warning("%s: results cannot be written: %s (further ones are counted)", self._target, error)
+                logger.warning("%s: %s; results are lost until it can be written", self._target, explain(error))
             self.lost += 1
 
     def close(self) -> None:

@@ -233,7 +233,7 @@ class Supervisor:
                 Sight(push.digest, push.latency_ms, len(push.objects), push.error)
             )
         if parts.results is not None:
-            parts.results.write(push)
+            self._keep_result(parts.results, push)
         with self._windows_lock:
             window = self._windows.get(push.source)
             if window is None:
@@ -242,6 +242,14 @@ class Supervisor:
             closed = window.add(push)
         if closed is not None:
             self._keep_window(closed)
+
+    def _keep_result(self, results: ResultSink, push: FramePush) -> None:
+        was_unread = results.unread
+        results.write(push)
+        if results.unread and self._ends_with_sources:
+            self.stop()
+        elif results.unread and not was_unread:
+            logger.warning("%s: nobody reads the results any more", self._parts.settings.results)
 
     def _source_changed(self, push: SourcePush) -> None:
         if self._parts.reports is not None and push.state in ("down", "running"):

@@ -1,13 +1,14 @@
 """A model without a server: `edge-agent run --bundle`."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.bundles import make_bundle
 from tests.support.loops import make_video
-from tests.support.running_fleet import call
+from tests.support.running_fleet import BIN, call
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,22 @@ def test_every_frame_is_one_line_and_the_end_of_the_video_ends_it(bundle: Path, 
     assert [line["index"] for line in lines] == list(range(30))
     assert all(line["model"] and line["objects"] and line["quality"]["state"] for line in lines)
     assert "camera: 30 frames, 0 dropped" in result.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_it(bundle: Path, video: Path) -> None:
+    command = [BIN / "edge-agent", "run", "--bundle", bundle, "--source", f"{video}#loop", "--results", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert json.loads(run.stdout.readline())["objects"]
+
+        run.stdout.close()
+
+        assert run.wait(60) == 0
+        said = run.stderr.read()
+    assert "Errno" not in said
+    assert "WARNING" not in said
+    assert "error" not in said
 
 
 def test_a_bundle_with_one_flipped_bit_is_refused(tmp_path: Path, bundle: Path, video: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_result_is_one_line_with_everything_of_its_frame(tmp_path: Path) -> No
     }
 
 
-def test_a_full_disk_costs_results_and_nothing_else() -> None:
+def test_a_full_disk_costs_results_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     sink = ResultSink("/dev/full")
 
     sink.write(FRAME)
@@ -59,6 +60,25 @@ def test_a_full_disk_costs_results_and_nothing_else() -> None:
     sink.close()
 
     assert sink.lost == 2
+    assert not sink.unread
+    assert caplog.messages == ["/dev/full: the disk is full; results are lost until it can be written"]
+
+
+def test_a_pipe_that_nobody_reads_is_told_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    sink = ResultSink(str(pipe))
+
+    sink.write(FRAME)
+    assert not sink.unread
+    os.close(reader)
+    sink.write(FRAME)
+    sink.close()
+
+    assert sink.unread
+    assert sink.lost == 1
+    assert caplog.messages == []
 
 
 def test_a_file_that_cannot_be_opened_is_one_clear_error(tmp_path: Path) -> None:
