@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -101,7 +102,9 @@ def enroll(
     if as_json:
         echo_json(member)
     else:
-        click.echo(f"{member['device']} is enrolled at {member['url']}; start it with `edge-agent run`")
+        click.echo(
+            f"{member['device']} is enrolled at {member['url']}; start it with:\n{_start_line(settings, config)}"
+        )
 
 
 @cli.command(
@@ -183,6 +186,18 @@ def doctor(state_dir: Path | None, config: Path | None, source: str | None, *, a
     if as_json:
         echo_json(checks)
     sys.exit(any(check.verdict == "fail" for check in checks))
+
+
+def _start_line(settings: Settings, config: Path | None) -> str:
+    """Return the command that runs with these settings."""
+    line = ["edge-agent", "run"]
+    if config is not None:
+        line += ["--config", str(config)]
+    if settings.state_dir != DEFAULT_STATE_DIR:
+        line += ["--state-dir", str(settings.state_dir)]
+    if settings.source is None:
+        line += ["--source", "VIDEO"]
+    return f"  {shlex.join(line)}"
 
 
 def _run_bundle(settings: Settings, bundle: Path) -> int:

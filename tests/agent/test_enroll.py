@@ -140,6 +140,18 @@ def test_the_token_never_stands_in_the_output(state_dir: Path, token: EnrolmentT
     assert token.secret not in result.stdout + result.stderr
 
 
+def test_the_line_that_starts_it_can_be_copied(
+    state_dir: Path, token: EnrolmentToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("edge-agent", "enroll", "--token-file", "-", "--state-dir", state_dir)
+    first = call(*command, stdin=token.encode()).stdout.splitlines()
+    monkeypatch.setenv("EDGE_AGENT_SOURCE", "street.avi")
+    again = call(*command, stdin=token.encode()).stdout.splitlines()
+
+    assert first[1:] == [f"  edge-agent run --state-dir {state_dir} --source VIDEO"]
+    assert again[1:] == [f"  edge-agent run --state-dir {state_dir}"]
+
+
 def test_a_device_without_a_clock_can_verify_its_server(state_dir: Path, token: EnrolmentToken) -> None:
     made = enroll(state_dir, token, RealDisk(), HandClock(wall=10.0), device=None, tags=())
     ca = x509.load_pem_x509_certificate(made.files.ca.read_bytes())
