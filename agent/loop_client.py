@@ -29,6 +29,8 @@ from ommatid.errors import LinkError, MessageError
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 0.5
 KEPT_PUSHES: Final = 1000
+ORDER_S: Final = 10.0
+"""An order that takes longer has failed; only loading may."""
 
 logger = logging.getLogger(__name__)
 
@@ -102,31 +104,31 @@ class LoopClient:
         answer = self._order("load", timeout_s, folder=str(folder), digest=digest)
         return float(answer.get("load_ms", 0.0))
 
-    def swap(self, timeout_s: float = 10.0) -> None:
+    def swap(self) -> None:
         """Run the loaded model from the next frame on; what ran before stays loaded for `back`.
 
         Raises:
             OrderRefusedError: Nothing is loaded.
             LinkError: The loop is away, or takes too long.
         """
-        self._order("swap", timeout_s)
+        self._order("swap", ORDER_S)
 
-    def back(self, timeout_s: float = 10.0) -> None:
+    def back(self) -> None:
         """Run what ran before the last swap, from the next frame on.
 
         Raises:
             OrderRefusedError: There is nothing to go back to.
             LinkError: The loop is away, or takes too long.
         """
-        self._order("back", timeout_s)
+        self._order("back", ORDER_S)
 
-    def drop(self, timeout_s: float = 10.0) -> None:
+    def drop(self) -> None:
         """Free the loaded and the previous model, so that only the active one holds memory.
 
         Raises:
             LinkError: The loop is away, or takes too long.
         """
-        self._order("drop", timeout_s)
+        self._order("drop", ORDER_S)
 
     def status(self, timeout_s: float = 10.0) -> Status:
         """Return what the loop does now.

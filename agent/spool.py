@@ -12,7 +12,6 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +36,6 @@ CREATE TABLE IF NOT EXISTS boot (boot TEXT PRIMARY KEY, last_seq INTEGER NOT NUL
 _DROP_ORDER = "CASE kind WHEN 'event' THEN 0 WHEN 'window' THEN 1 ELSE 2 END, id"
 
 
-@dataclass(slots=True)
-class SpoolCounts:
-    """What happened since the supervisor started."""
-
-    added: int = 0
-    acknowledged: int = 0
-    dropped: int = 0
-
-
 class Spool:
     """The unconfirmed reports of this device. All methods may be called from any thread."""
 
@@ -56,7 +46,7 @@ class Spool:
             StorageError: The disk cannot be written.
         """
         self.boot = uuid.uuid4().hex
-        self.counts = SpoolCounts()
+        self.dropped = 0
         self._path = path
         self._clock = clock
         self._most_bytes = most_bytes
@@ -93,7 +83,6 @@ class Spool:
         name = report.model_dump(include={"kind"})["kind"]
         with self._changing():
             self._base.execute("INSERT INTO report (boot, kind, body) VALUES (?, ?, ?)", (self.boot, name, body))
-            self.counts.added += 1
             self._make_room()
 
     def pending(self) -> list[Report]:
@@ -113,9 +102,7 @@ class Spool:
     def acknowledge(self, boot: str, seq: int) -> int:
         """Forget the reports of `boot` up to and with `seq`; return how many that were."""
         with self._changing():
-            forgotten = self._base.execute("DELETE FROM report WHERE boot = ? AND seq <= ?", (boot, seq)).rowcount
-            self.counts.acknowledged += forgotten
-        return forgotten
+            return self._base.execute("DELETE FROM report WHERE boot = ? AND seq <= ?", (boot, seq)).rowcount
 
     def __len__(self) -> int:
         """Return how many reports wait for confirmation."""
@@ -140,9 +127,9 @@ class Spool:
             if victim is None:
                 return
             self._base.execute("DELETE FROM report WHERE id = ?", (victim[0],))
-            if self.counts.dropped == 0:
+            if self.dropped == 0:
                 logger.warning("%s: full; events and then windows are dropped, the oldest first", self._path)
-            self.counts.dropped += 1
+            self.dropped += 1
             size -= victim[1]
 
     def _open(self) -> sqlite3.Connection:

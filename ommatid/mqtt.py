@@ -115,9 +115,6 @@ class Counts:
     """What happened on this session since it began."""
 
     connections: int = 0
-    received: int = 0
-    published: int = 0
-    unsent: int = 0
     broken: Counter[str] = field(default_factory=Counter)
 
 
@@ -235,11 +232,9 @@ class Session:
             client = self._client
         # Never call paho with our lock held: it calls back with its own locks held.
         if client is None or not client.is_connected():
-            self.counts.unsent += 1
             return False
         info = client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
-            self.counts.unsent += 1
             return False
         self._expect(client, info.mid, done)
         return True
@@ -247,7 +242,6 @@ class Session:
     def _expect(self, client: Client, mid: int, done: Callable[[bool], None] | None) -> None:
         """Note who waits for an acknowledgement, unless it, or the end of the connection, was faster."""
         with self._lock:
-            self.counts.published += 1
             outcome = self._early.pop(mid, None) if self._client is client else False
             if outcome is None:
                 self._waiting[mid] = done
@@ -441,7 +435,6 @@ class Session:
             self._guard(done, not code.is_failure)
 
     def _message(self, client: Client, _userdata: object, message: MQTTMessage) -> None:
-        self.counts.received += 1
         payload = bytes(message.payload)
 
         def ack() -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -70,15 +70,13 @@ class Bench:
                 tick()
         return found
 
-    def latencies_ms(
-        self, artifacts: Sequence[Artifact], pictures: Sequence[Picture], rounds: int = LATENCY_ROUNDS
-    ) -> tuple[float, ...]:
+    def latencies_ms(self, artifacts: Sequence[Artifact], pictures: Sequence[Picture]) -> tuple[float, ...]:
         """Return each artifact's median time from picture to result, one thread, measured in turns."""
         models = [Model.from_spec(self.spec(artifact)) for artifact in artifacts]
         times: list[list[float]] = [[] for _ in models]
         for model in models:
             model.warm_up(WARM_UP)
-        for turn in range(rounds):
+        for turn in range(LATENCY_ROUNDS):
             for model, taken in zip(models, times, strict=True):
                 taken.append(model.infer(pictures[turn % len(pictures)]).total_ms)
         for model in models:
@@ -106,8 +104,3 @@ def accuracy(results: Sequence[Result], images: ImageSet, labels: Sequence[str])
         for result, label in zip(results, images.labels, strict=True)
     ]
     return float(np.mean(right))
-
-
-def with_model(spec: ModelSpec, path: Path) -> ModelSpec:
-    """Return the spec with its model file elsewhere."""
-    return replace(spec, model=path)

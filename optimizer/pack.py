@@ -64,12 +64,12 @@ class GoldenSet:
     agreement: Agreement
 
 
-def choose_golden(reference: Sequence[Result], count: int = GOLDEN_SAMPLES) -> list[int]:
+def choose_golden(reference: Sequence[Result]) -> list[int]:
     """Return which pictures become golden: of each equal part of them the one in which the float model saw most.
 
     Only the float model decides, so a build cannot choose the pictures that suit it.
     """
-    parts = min(count, len(reference))
+    parts = min(GOLDEN_SAMPLES, len(reference))
     chosen = []
     for part in range(parts):
         start, end = part * len(reference) // parts, (part + 1) * len(reference) // parts

@@ -20,15 +20,6 @@ class Steps(Protocol):
         ...
 
 
-class Silent:
-    """Tell nothing: for tests and libraries."""
-
-    @contextmanager
-    def step(self, name: str, total: int | None = None) -> Iterator[Tick]:  # noqa: ARG002 - nothing is told
-        """Run one step."""
-        yield lambda: None
-
-
 class Terminal:
     """Tell each step on stderr."""
 

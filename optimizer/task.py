@@ -19,7 +19,6 @@ from optimizer.preprocessing import Color, Resize, Size
 
 FAMILIES: Final = ("ssd", "classification")
 LABELS_PATH: Final = "labels.txt"
-MAX_LABELS: Final = 100_000
 Shapes = Mapping[str, tuple[int, ...]]
 
 

@@ -28,14 +28,14 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def frames_per_second(times_s: Sequence[float], now_s: float, span_s: float = RATE_SPAN_S) -> float:
-    """Return the rate over the last `span_s` seconds, or since the first frame where that is shorter."""
-    recent = [at_s for at_s in times_s if now_s - at_s <= span_s]
+def frames_per_second(times_s: Sequence[float], now_s: float) -> float:
+    """Return the rate over the last 10 seconds, or since the first frame where that is shorter."""
+    recent = [at_s for at_s in times_s if now_s - at_s <= RATE_SPAN_S]
     if not recent:
         return 0.0
-    if len(recent) == len(times_s) and len(recent) > 1 and now_s - recent[0] < span_s:
+    if len(recent) == len(times_s) and len(recent) > 1 and now_s - recent[0] < RATE_SPAN_S:
         return (len(recent) - 1) / max(recent[-1] - recent[0], 1e-9)
-    return len(recent) / span_s
+    return len(recent) / RATE_SPAN_S
 
 
 class SourceStatistics:

@@ -46,25 +46,3 @@ class Accumulator:
             min=self._min,
             max=self._max,
         )
-
-
-def merge(left: Histogram, right: Histogram) -> Histogram:
-    """Add two histograms of one signal; exact, in any order.
-
-    Raises:
-        ValueError: Their bins differ.
-    """
-    if left.bins != right.bins:
-        raise ValueError(f"bins {left.bins} and {right.bins} cannot be added")
-    indices = sorted({*left.counts, *right.counts})
-    lows = [value for value in (left.min, right.min) if value is not None]
-    highs = [value for value in (left.max, right.max) if value is not None]
-    return Histogram(
-        bins=left.bins,
-        counts={index: left.counts.get(index, 0) + right.counts.get(index, 0) for index in indices},
-        n=left.n + right.n,
-        sum_q16=left.sum_q16 + right.sum_q16,
-        sum_squares_q16=left.sum_squares_q16 + right.sum_squares_q16,
-        min=min(lows, default=None),
-        max=max(highs, default=None),
-    )

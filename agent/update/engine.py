@@ -6,8 +6,6 @@ At every moment, a kill or a power cut leaves the old model or the new one to st
 
 import logging
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -140,12 +138,6 @@ class Engine:
             return False
         self._storage_failures = 0
         return did
-
-    def run_until_idle(self, sleep: Callable[[float], None] = time.sleep, pause_s: float = 0.05) -> None:
-        """Tick until the update has ended, or `stop` was called."""
-        while not (self.idle or self._stopped.is_set()):
-            if not self.tick():
-                sleep(pause_s)
 
     def _step(self) -> bool:
         step = rules.decide(self.record, self._facts(), self._policy)

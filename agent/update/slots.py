@@ -37,11 +37,6 @@ class SlotLinks:
         self._models = root / "models"
         self._disk = disk
 
-    @property
-    def current_folder(self) -> Path:
-        """Return the path that the loop starts from."""
-        return self._models / "active" / "current"
-
     def prepare(self) -> None:
         """Make the folder, remove links that a kill left half made, and mend a `current` that leads nowhere.
 

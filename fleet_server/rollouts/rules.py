@@ -6,6 +6,7 @@ last actions done. Whatever it decided is visible in the facts that it is given 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fleet_server.rollouts.facts import (
     DeviceFacts,
@@ -18,6 +19,9 @@ from fleet_server.rollouts.facts import (
     judge,
 )
 from fleet_server.rollouts.stages import Amount, quotas, rank
+
+SHOWN: Final = 5
+"""Devices that a reason names; of the others it says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +245,6 @@ def _count(devices: int) -> str:
     return f"{devices} device{'' if devices == 1 else 's'}"
 
 
-def _some(devices: Sequence[str], shown: int = 5) -> str:
-    more = f" and {len(devices) - shown} more" if len(devices) > shown else ""
-    return ", ".join(devices[:shown]) + more
+def _some(devices: Sequence[str]) -> str:
+    more = f" and {len(devices) - SHOWN} more" if len(devices) > SHOWN else ""
+    return ", ".join(devices[:SHOWN]) + more

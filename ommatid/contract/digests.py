@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +14,6 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 def sha256_bytes(content: bytes) -> str:
     """Return the hexadecimal sha256 of `content`."""
     return hashlib.sha256(content).hexdigest()
-
-
-def sha256_chunks(chunks: Iterable[bytes]) -> str:
-    """Return the hexadecimal sha256 of the concatenated `chunks`."""
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def sha256_file(path: Path) -> str:

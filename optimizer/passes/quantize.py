@@ -11,14 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from onnx import shape_inference
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from optimizer import graph
-from optimizer.artifact import Artifact, serialize
+from optimizer.artifact import Artifact
 from optimizer.errors import ConversionError
 from optimizer.passes.embed import PIXELS, drop_unread
 
@@ -128,8 +127,3 @@ def _use_pixels_directly(model: onnx.ModelProto) -> None:
 
 def _no_chatter(record: logging.LogRecord) -> bool:
     return not str(record.pathname).endswith(("qdq_quantizer.py", "quant_utils.py", "base_quantizer.py"))
-
-
-def runnable(artifact: Artifact) -> bytes:
-    """Return the file's bytes with every shape known, as the runtimes like it."""
-    return serialize(shape_inference.infer_shapes(artifact.model))

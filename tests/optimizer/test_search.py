@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,7 @@ from optimizer.errors import GateError
 from optimizer.passes.embed import Embed
 from optimizer.passes.normalise import Normalise
 from optimizer.preprocessing import Preprocessing
-from optimizer.progress import Silent
+from optimizer.progress import Tick
 from optimizer.request import Effort, GateRule
 from optimizer.search import Judgement, Try, best, search, sensitivity
 from tests.support.nets import make_classifier
@@ -27,6 +30,14 @@ def source() -> Artifact:
 @pytest.fixture(scope="module")
 def seen(source: Artifact) -> Calibration:
     return calibrate(source.model, PLAIN)
+
+
+class Silent:
+    """Tells nobody about the steps."""
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Tick]:
+        yield lambda: None
 
 
 class Judge:

@@ -20,9 +20,3 @@ def small_disk(folder: Path, size: str) -> tuple[str, ...]:
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("no private mounts on this machine")
     return command
-
-
-def files_below(pid: int, folder: Path) -> list[str]:
-    """Return the files in `folder` as the process `pid` sees them."""
-    root = Path(f"/proc/{pid}/root{folder}")
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())

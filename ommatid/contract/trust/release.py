@@ -58,11 +58,6 @@ class ReleaseClient:
             return self._updater.get_targetinfo(path)
 
     @property
-    def targets_expire(self) -> datetime:
-        """Return until when the offline keys vouch for the list of releases."""
-        return targets_expiry((self._staging / "targets.json").read_bytes())
-
-    @property
     def consistent_snapshot(self) -> bool:
         """Tell whether targets are fetched by digest-prefixed names."""
         root: Root = Metadata[Root].from_bytes((self._staging / "root.json").read_bytes()).signed

@@ -1,13 +1,13 @@
 import math
 import random
-from functools import reduce
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.telemetry.bins import BINS, SIGNALS, BinSpec
-from agent.telemetry.histogram import Accumulator, merge
+from agent.telemetry.histogram import Accumulator
+from fleet_server.telemetry import add
 from ommatid.contract.messages import Histogram
 from ommatid.vision import signals as quality
 
@@ -25,12 +25,12 @@ def histogram(values: list[float]) -> Histogram:
 
 
 @given(st.lists(st.lists(finite, min_size=1), min_size=1), st.randoms())
-def test_merging_is_exact_addition_in_any_order(parts: list[list[float]], shuffle: random.Random) -> None:
+def test_the_server_adds_windows_exactly_in_any_order(parts: list[list[float]], shuffle: random.Random) -> None:
     whole = histogram([value for part in parts for value in part])
     shuffled = [histogram(part) for part in parts]
     shuffle.shuffle(shuffled)
 
-    assert reduce(merge, shuffled) == whole
+    assert add(shuffled) == whole
 
 
 def test_values_outside_the_bins_fall_into_the_outer_ones() -> None:
@@ -55,14 +55,13 @@ def test_moments_are_fixed_point() -> None:
     assert made.sum_squares_q16 == round(6.25 * 65536)
 
 
-def test_different_bins_are_never_added() -> None:
+def test_of_different_bins_only_the_newest_are_added() -> None:
     other = Accumulator(BinSpec("log", 0.1, 10))
     other.add(1.0)
     made = other.histogram()
     assert made is not None
 
-    with pytest.raises(ValueError, match="cannot be added"):
-        merge(histogram([1.0]), made)
+    assert add([histogram([1.0]), made]) == made
 
 
 @pytest.mark.parametrize("name", sorted(SIGNALS))

@@ -23,7 +23,6 @@ from ommatid.contract.messages import UpdateState
 
 RELEASE = ReleaseFacts(id=2, target="t", digest="b" * 64, hardware=("aarch64",), minimum_agent="0.1")
 OLD = "a" * 64
-FAILURES = [UpdateState.REFUSED, UpdateState.ROLLED_BACK, UpdateState.FAILED]
 
 
 class Fleet(RuleBasedStateMachine):
