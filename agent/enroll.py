@@ -8,12 +8,12 @@ valid from then on.
 import re
 import secrets
 import socket
+import ssl
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 from urllib.parse import urljoin
 
-import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from pydantic import BaseModel, ValidationError
@@ -30,15 +30,13 @@ from agent.identity import (
     write_public,
     write_secret,
 )
-from agent.server_errors import answered, unreachable
+from agent.stranger import ask
 from ommatid.contract.digests import sha256_bytes
 from ommatid.contract.enrolment import EnrolAnswer, EnrolmentToken, EnrolRequest, Roots, check_tag
 from ommatid.contract.topics import IDENTIFIER
 from ommatid.contract.trust.clock import BUILD_DATE
 from ommatid.disk import Disk
 from ommatid.errors import BadInputError, LinkError, TrustError
-
-TIMEOUT_S: Final = 20.0
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -78,10 +76,10 @@ def enroll(
     files.path.chmod(0o700)
     ca_pem = fetch_ca(token)
     key, request = key_and_request(files, name, disk)
-    with httpx.Client(verify=pinned(ca_pem), timeout=TIMEOUT_S, trust_env=False) as client:
-        roots = fetch_roots(client, token)
-        body = EnrolRequest(token_secret=token.secret, device=name, csr_pem=request, tags=tags)
-        answer = _ask(client, "POST", urljoin(token.url, "/v1/enrol"), EnrolAnswer, body)
+    trusted = pinned(ca_pem)
+    roots = fetch_roots(trusted, token)
+    body = EnrolRequest(token_secret=token.secret, device=name, csr_pem=request, tags=tags)
+    answer = _ask("POST", urljoin(token.url, "/v1/enrol"), trusted, EnrolAnswer, body)
     check_certificate(answer.certificate_pem, ca_pem, answer.device, key)
     write_public(disk, files.ca, ca_pem)
     write_public(disk, files.release_root, roots.release)
@@ -125,30 +123,26 @@ def fetch_ca(token: EnrolmentToken) -> str:
         WrongServerError: It is another.
         LinkError: The server is not there.
     """
-    url = urljoin(token.url, "/v1/enrol/ca")
+    # Nothing is believed of this answer but what has the token's digest.
+    answer = ask("GET", urljoin(token.url, "/v1/enrol/ca"), None)
     try:
-        # Nothing is believed of this answer but what has the token's digest.
-        answer = httpx.get(url, verify=False, timeout=TIMEOUT_S, trust_env=False)  # noqa: S501 - see above
-    except httpx.HTTPError as error:
-        raise unreachable(token.url, error) from error
-    answered(answer)
-    try:
-        digest = _ca_digest(answer.text)
+        text = answer.decode()
+        digest = _ca_digest(text)
     except ValueError as error:
         raise WrongServerError(token.url, "CA") from error
     if digest != token.ca_sha256:
         raise WrongServerError(token.url, "CA")
-    return x509_pem(answer.text)
+    return x509_pem(text)
 
 
-def fetch_roots(client: httpx.Client, token: EnrolmentToken) -> Roots:
+def fetch_roots(trusted: ssl.SSLContext, token: EnrolmentToken) -> Roots:
     """Return both trust roots, once their digests are those in the token.
 
     Raises:
         WrongServerError: One is another.
         LinkError: The server is not there.
     """
-    roots = _ask(client, "GET", urljoin(token.url, "/v1/enrol/roots"), Roots)
+    roots = _ask("GET", urljoin(token.url, "/v1/enrol/roots"), trusted, Roots)
     for what, text, expected in (
         ("release root", roots.release, token.release_root_sha256),
         ("director root", roots.director, token.director_root_sha256),
@@ -178,15 +172,10 @@ def _ca_digest(pem: str) -> str:
     return x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA256()).hex()
 
 
-def _ask(client: httpx.Client, method: str, url: str, kind: type[B], body: BaseModel | None = None) -> B:
+def _ask(method: str, url: str, trusted: ssl.SSLContext, kind: type[B], body: BaseModel | None = None) -> B:
+    content = ask(method, url, trusted, body.model_dump_json().encode() if body is not None else None)
     try:
-        content = body.model_dump_json().encode() if body is not None else None
-        answer = client.request(method, url, content=content, headers={"Content-Type": "application/json"})
-    except httpx.HTTPError as error:
-        raise unreachable(url, error) from error
-    answered(answer)
-    try:
-        return kind.model_validate_json(answer.content)
+        return kind.model_validate_json(content)
     except ValidationError as error:
         raise LinkError(
             f"{url}: not the answer that was expected: {error.errors()[0]['msg']}", hint="is this an Ommatid server?"
