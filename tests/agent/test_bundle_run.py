@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.bundles import make_bundle
 from tests.support.loops import make_video
-from tests.support.running_fleet import BIN, call
+from tests.support.programs import BIN, call
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,10 @@ def test_every_frame_is_one_line_and_the_end_of_the_video_ends_it(bundle: Path, 
 
 
 def test_a_reader_that_has_seen_enough_ends_it(bundle: Path, video: Path) -> None:
-    command = [BIN / "edge-agent", "run", "--bundle", bundle, "--source", f"{video}#loop", "--results", "-"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    options = ("--bundle", bundle, "--source", f"{video}#loop", "--results", "-")
+    with subprocess.Popen(
+        [BIN / "edge-agent", "run", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
         assert json.loads(run.stdout.readline())["objects"]
