@@ -1,13 +1,8 @@
 """A server that is not the one it says it is, and does what it can to hold a device or to fill its memory."""
 
-import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from socketserver import BaseRequestHandler, ThreadingTCPServer
-from threading import Event, Thread
+from threading import Event
 
 import pytest
 
@@ -15,41 +10,12 @@ from agent import stranger
 from agent.clock import SystemClock
 from agent.enroll import enroll
 from agent.identity import Identity
-from fleet_server.authority import Authority
 from ommatid.contract.enrolment import EnrolmentToken
 from ommatid.disk import RealDisk
 from ommatid.errors import LinkError
-
-Send = Callable[[bytes], None]
+from tests.support.tls_server import Behaviour, Send, tls_server
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-pem-file\r\n"
-
-
-@contextmanager
-def hostile(folder: Path, behave: Callable[[Send, Event], None]) -> Iterator[str]:
-    """Serve TLS on a free port, and let `behave` answer each request until it, or the test, has enough."""
-    Authority.create(folder, datetime.now(UTC)).issue_own(folder, "server", "server", ["localhost"], datetime.now(UTC))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.crt", folder / "server.key")
-    over = Event()
-
-    class Handler(BaseRequestHandler):
-        def handle(self) -> None:
-            try:
-                with context.wrap_socket(self.request, server_side=True) as connection:
-                    connection.recv(65536)
-                    behave(connection.sendall, over)
-            except OSError:
-                return
-
-    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            yield f"https://127.0.0.1:{server.server_address[1]}"
-        finally:
-            over.set()
-            server.shutdown()
 
 
 def endless(send: Send, _over: Event) -> None:
@@ -89,19 +55,17 @@ def join(folder: Path, url: str) -> Identity:
 
 
 @pytest.mark.parametrize("behave", [endless, packed])
-def test_a_server_that_never_ends_is_left(tmp_path: Path, behave: Callable[[Send, Event], None]) -> None:
-    with hostile(tmp_path, behave) as url, pytest.raises(LinkError, match="more than 1048576 bytes"):
+def test_a_server_that_never_ends_is_left(tmp_path: Path, behave: Behaviour) -> None:
+    with tls_server(tmp_path, behave) as url, pytest.raises(LinkError, match="more than 1048576 bytes"):
         join(tmp_path, url)
 
 
 @pytest.mark.parametrize("behave", [trickle_body, trickle_head, silent])
-def test_a_server_that_trickles_is_left(
-    tmp_path: Path, behave: Callable[[Send, Event], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_trickles_is_left(tmp_path: Path, behave: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stranger, "MAX_S", 1.0)
     began_s = time.monotonic()
 
-    with hostile(tmp_path, behave) as url, pytest.raises(LinkError, match="no whole answer in 1 s"):
+    with tls_server(tmp_path, behave) as url, pytest.raises(LinkError, match="no whole answer in 1 s"):
         join(tmp_path, url)
 
     assert time.monotonic() - began_s < 10

@@ -26,6 +26,7 @@ from tuf.api.metadata import (
 
 from agent.trust_cli import trust
 from tests.support.repository import served
+from tests.support.tls_server import tls_server
 
 TOMORROW = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
 YESTERDAY = TOMORROW - timedelta(days=2)
@@ -261,12 +262,14 @@ def test_a_strangers_signature_is_refused(client: Client, repository: PlainRepos
 
 
 def test_a_root_that_is_none_is_refused(client: Client, repository: PlainRepository) -> None:
-    client.root.write_bytes(repository.initial_root.replace(b'"version"', b'"v"'))
-    failed(client.init())
-    failed(client.refresh())
+    for good, bad in ((b'"version"', b'"v"'), (b'"expires":"2', b'"expires":"3'), (b"{", b"")):
+        client.root.write_bytes(repository.initial_root.replace(good, bad))
 
-    client.root.write_bytes(repository.initial_root.replace(b'"expires":"2', b'"expires":"3'))
-    failed(client.init())
+        said = failed(client.init())
+
+        assert str(client.root) in said
+        assert "get root.json again" in said
+    assert "begin with `init ROOT`" in failed(client.refresh())
 
     client.root.unlink()
     assert "no such file" in failed(client.init())
@@ -383,6 +386,14 @@ def test_a_server_that_is_not_there_is_named(client: Client) -> None:
 
     assert "127.0.0.1:1" in failed(result)
     assert client.versions() == {"root": 1}
+
+
+def test_a_server_with_a_ca_of_its_own_says_how_to_name_it(client: Client, tmp_path: Path) -> None:
+    client.init()
+    with tls_server(tmp_path, lambda send, _over: send(b"")) as url:
+        result = run("--metadata-dir", client.metadata, "--metadata-url", url, "refresh")
+
+    assert "SSL_CERT_FILE=ca.crt" in failed(result)
 
 
 def test_a_metadata_folder_that_cannot_be_is_named(client: Client, tmp_path: Path) -> None:

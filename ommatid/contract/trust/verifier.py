@@ -4,6 +4,7 @@ Unlike the agent's own checks it keeps whatever was verified before something fa
 and judges expiry by this machine's clock alone.
 """
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,8 +18,9 @@ from ommatid.contract.trust.download import save_target
 from ommatid.contract.trust.fetch import HttpxFetcher
 from ommatid.contract.trust.folder import MetadataFolder
 from ommatid.contract.trust.release import ReleaseClient
+from ommatid.contract.trust.roots import pinned_root
 from ommatid.disk import RealDisk
-from ommatid.errors import BadInputError
+from ommatid.errors import BadInputError, LinkError, TrustError
 
 MAX_ROOT_BYTES: Final = 512_000
 
@@ -32,6 +34,11 @@ def init(folder: Path, root: Path) -> None:
     """
     with root.open("rb") as file:
         content = file.read(MAX_ROOT_BYTES)
+    try:
+        pinned_root(content, str(root))
+    except TrustError as error:
+        error.hint = "this file is damaged or altered: get root.json again, from a place that you trust"
+        raise
     metadata = MetadataFolder(folder, RealDisk())
     with metadata.locked():
         metadata.pin(content)
@@ -78,5 +85,16 @@ def _refreshed(folder: Path, url: str) -> Iterator[tuple[ReleaseClient, HttpxFet
         try:
             client.refresh()
             yield client, fetcher
+        except LinkError as error:
+            if _is_untrusted(error):
+                error.hint = "if the repository has a CA of its own, put SSL_CERT_FILE=ca.crt before the command"
+            raise
         finally:
             metadata.commit()
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    """Tell whether a certificate that nobody vouches for is behind an error."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
