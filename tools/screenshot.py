@@ -37,12 +37,13 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def log_in(page: Page, url: str, token: str) -> None:
-    """Log in, and wait until the page is live."""
+def log_in(page: Page, url: str, token: str) -> bool:
+    """Log in, and wait until the page is live; return False when the server refuses the token."""
     page.goto(f"{url.rstrip('/')}/login")
     page.fill("#token", token)
     page.click("button.primary")
-    page.wait_for_selector('#link[data-state="live"]', timeout=LIVE_MS)
+    page.wait_for_selector('#link[data-state="live"], .login .refused', timeout=LIVE_MS)
+    return page.query_selector(".login .refused") is None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,12 +66,18 @@ def main(arguments: Sequence[str]) -> int:
                 color_scheme="dark" if options.dark else "light",
             )
             page = context.new_page()
-            log_in(page, options.url, token)
+            if not log_in(page, options.url, token):
+                return fail(f"{options.url}: nobody has the token in {options.token_file}", "name an operator's token")
             page.screenshot(path=options.output, full_page=True)
     except Error as error:
-        sys.stderr.write(f"error: {options.url}: {error.message.splitlines()[0]}\n\nhint: is `fleet serve` running?\n")
-        return 1
+        return fail(f"{options.url}: {error.message.splitlines()[0]}", "is `fleet serve` running?")
     return 0
+
+
+def fail(what: str, hint: str) -> int:
+    """Say what went wrong and what to do; returns the exit code."""
+    sys.stderr.write(f"error: {what}\n\nhint: {hint}\n")
+    return 1
 
 
 if __name__ == "__main__":
