@@ -4,6 +4,7 @@ Each device proves itself by its certificate, is called what the certificate say
 The system's Mosquitto, if there is one, is never touched: ours has its own port, folder and configuration.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -42,7 +43,7 @@ class Broker:
     """One Mosquitto process, started again whenever it dies."""
 
     def __init__(self, folder: Path, authority: Path, host: str, port: int) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()
         self._authority = authority
         self._host = host
         self._port = port
@@ -65,7 +66,7 @@ class Broker:
         """
         program = _program()
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._stop_orphan()
+        self._stop_orphans()
         check_port(self._host, self._port, "the MQTT broker", "mqtt_port")
         self._write_configuration(revocation_list)
         self._spawn(program)
@@ -87,7 +88,6 @@ class Broker:
                 process.wait()
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT_S)
-        self._pid_file.unlink(missing_ok=True)
 
     def reload(self, revocation_list: bytes) -> None:
         """Let Mosquitto read a new revocation list; a session that is open stays open."""
@@ -97,8 +97,8 @@ class Broker:
             process.send_signal(signal.SIGHUP)
 
     @property
-    def _pid_file(self) -> Path:
-        return self._folder / "broker.pid"
+    def _configuration(self) -> Path:
+        return self._folder / "mosquitto.conf"
 
     @property
     def _log(self) -> Path:
@@ -108,20 +108,19 @@ class Broker:
         (self._folder / "revoked.crl").write_bytes(revocation_list)
         _write_private(self._folder / "acl", access_list())
         configuration = mosquitto_configuration(self._folder, self._authority, self._host, self._port, _user())
-        _write_private(self._folder / "mosquitto.conf", configuration)
+        _write_private(self._configuration, configuration)
 
     def _spawn(self, program: str) -> None:
         if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
             self._log.replace(self._log.with_suffix(".log.1"))
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own configuration
-                [program, "-c", str(self._folder / "mosquitto.conf")],
+                [program, "-c", str(self._configuration)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us; we stop it in order
             )
-        self._pid_file.write_text(str(self._process.pid))
 
     def _supervise(self, program: str) -> None:
         pause_s = FIRST_PAUSE_S
@@ -154,20 +153,29 @@ class Broker:
             f"Mosquitto does not start on {self._host}:{self._port}: {' '.join(tail)}", hint=f"see {self._log}"
         )
 
-    def _stop_orphan(self) -> None:
-        """End the Mosquitto of a server that was killed; any other program of this number is left alone."""
-        try:
-            pid = int(self._pid_file.read_text())
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except (OSError, ValueError):
-            return
-        if str(self._folder / "mosquitto.conf").encode() not in command:
-            return
-        logger.warning("broker: stopping Mosquitto %d, which a killed server left behind", pid)
-        os.kill(pid, signal.SIGTERM)
+    def _stop_orphans(self) -> None:
+        """End the Mosquitto of a server that was killed."""
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        while Path(f"/proc/{pid}/cmdline").exists() and time.monotonic() < deadline:
+        for pid in brokers_of(self._configuration):
+            logger.warning("broker: stopping Mosquitto %d, which a killed server left behind", pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        while brokers_of(self._configuration) and time.monotonic() < deadline:
             time.sleep(0.02)
+
+
+def brokers_of(configuration: Path) -> list[int]:
+    """Return the processes that run with this configuration, by their command lines.
+
+    A file with their number would be missing just when it is needed: after a kill between the start and the writing.
+    """
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            program, *arguments = (process / "cmdline").read_bytes().split(b"\0")
+            if program.endswith(b"mosquitto") and bytes(configuration) in arguments:
+                found.append(int(process.name))
+    return found
 
 
 def access_list() -> str:
