@@ -50,6 +50,11 @@ def page(browser: Browser, server: PageServer, complaints: list[str]) -> Iterato
     context.close()
 
 
+def test_a_token_that_nobody_has_is_said_at_once(page: Page, server: PageServer) -> None:
+    assert not log_in(page, server.url, "nonsense")
+    assert log_in(page, server.url, server.token)
+
+
 def test_a_device_appears_and_changes_while_one_looks(page: Page, server: PageServer, complaints: list[str]) -> None:
     # given: nothing, and the page says how to begin
     log_in(page, server.url, server.token)
