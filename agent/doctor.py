@@ -143,13 +143,21 @@ def _clock(identity: Identity, settings: Settings, disk: Disk, clock: Clock) -> 
 
 
 def _server(identity: Identity) -> tuple[Verdict, str]:
-    url = urljoin(identity.enrolment.url, "/v1/enrol/ca")
+    enrolment = identity.enrolment
+    url = urljoin(enrolment.url, f"/v1/director/{enrolment.device}.json")
     try:
         with identity.http_client() as client:
-            answered(client.get(url))
+            answer = client.get(url, headers=identity.bearer())
     except httpx.HTTPError as error:
-        raise unreachable(identity.enrolment.url, error) from error
-    return "ok", f"{identity.enrolment.url} answers, with the pinned CA"
+        raise unreachable(enrolment.url, error) from error
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise LinkError(
+            f"{enrolment.url} refuses {enrolment.device}: it was revoked, or the server does not know it",
+            hint=f"if it shall belong to the fleet, remove {identity.files.path} and enrol it with a new token",
+        )
+    if answer.status_code != httpx.codes.NOT_FOUND:  # it knows this device, and nothing is decided for it yet
+        answered(answer)
+    return "ok", f"{enrolment.url} answers with the pinned CA, and knows {enrolment.device}"
 
 
 def _broker(identity: Identity, settings: Settings, disk: Disk) -> tuple[Verdict, str]:
