@@ -3,6 +3,7 @@
 A command is imported when it is used: a client that asks one question need not load the server.
 """
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -66,5 +67,6 @@ def fleet(context: click.Context, folder: Path, profile: Path | None) -> None:
 
 
 def main() -> None:
-    """Run the program."""
+    """Run the program; whatever it writes is for its owner alone."""
+    os.umask(0o077)
     run_cli(fleet)
