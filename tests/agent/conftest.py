@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running_fleet import RunningFleet
+from tests.support.fleet_server import FleetServer
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
-    fleet = RunningFleet(tmp_path_factory.mktemp("fleet"))
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
+    fleet = FleetServer(tmp_path_factory.mktemp("fleet"))
     fleet.start()
     yield fleet
     fleet.stop()

@@ -19,7 +19,8 @@ from ommatid.disk import RealDisk
 from ommatid.errors import BadInputError, LinkError
 from tests.support.broker import free_port
 from tests.support.clock import HandClock
-from tests.support.running_fleet import RunningFleet, call
+from tests.support.fleet_server import FleetServer
+from tests.support.programs import call
 
 
 def join(state_dir: Path, token: EnrolmentToken, device: str | None = None) -> Identity:
@@ -27,8 +28,8 @@ def join(state_dir: Path, token: EnrolmentToken, device: str | None = None) -> I
 
 
 @pytest.fixture(scope="session")
-def token(fleet: RunningFleet) -> EnrolmentToken:
-    return EnrolmentToken.decode(fleet.token("--uses", "1000"))
+def token(fleet: FleetServer) -> EnrolmentToken:
+    return fleet.token(uses=1000)
 
 
 def test_a_device_becomes_a_member_and_its_secrets_are_its_own(state_dir: Path, token: EnrolmentToken) -> None:
@@ -59,8 +60,8 @@ def test_a_member_of_another_fleet_or_name_is_told_how_to_start_anew(state_dir: 
     assert "identity" in str(caught.value.hint)
 
 
-def test_a_used_token_is_refused_in_the_servers_words(tmp_path: Path, fleet: RunningFleet) -> None:
-    token = EnrolmentToken.decode(fleet.token())
+def test_a_used_token_is_refused_in_the_servers_words(tmp_path: Path, fleet: FleetServer) -> None:
+    token = fleet.token()
     join(tmp_path / "a", token)
 
     with pytest.raises(ServerRefusedError, match="used up") as caught:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.processes import EX_CONFIG, Program, encode_programs
-from tests.support.running_fleet import until
+from tests.support.programs import until
 
 CHILD = """
 import json, pathlib, sys, time

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running_fleet import BIN, call, until
+from tests.support.programs import BIN, call, until
 from tests.support.system import System
 
 
@@ -16,7 +16,7 @@ def in_1970(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     library = tmp_path_factory.mktemp("clock") / "clock_1970.so"
     source = Path(__file__).parents[1] / "support" / "clock_1970.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
-    return "env", f"LD_PRELOAD={library}"
+    return "/usr/bin/env", f"LD_PRELOAD={library}"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.support.running_fleet import until
+from tests.support.programs import until
 from tests.support.system import FPS, Agent, System, wait_for_state
 
 MOST_DARK_S = 2.0

@@ -10,28 +10,28 @@ from pathlib import Path
 
 import pytest
 
-from ommatid.contract.enrolment import EnrolmentToken
 from tests.support.broker import free_port
 from tests.support.bundles import make_bundle
+from tests.support.fleet_server import FleetServer
 from tests.support.full_disk import small_disk
 from tests.support.loops import make_video
 from tests.support.nets import build_arguments
-from tests.support.running_fleet import BIN, RunningFleet, call, until
+from tests.support.programs import BIN, call, until
 
 Result = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
-    fleet = RunningFleet(tmp_path_factory.mktemp("fleet"))
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetServer]:
+    fleet = FleetServer(tmp_path_factory.mktemp("fleet"))
     fleet.start()
     yield fleet
     fleet.stop()
 
 
-def found(folder: Path) -> RunningFleet:
+def found(folder: Path) -> FleetServer:
     """Return a fleet that was founded, and never started."""
-    return RunningFleet(folder)
+    return FleetServer(folder)
 
 
 def the_error(result: Result) -> str:
@@ -53,9 +53,9 @@ def files(folder: Path) -> list[str]:
 
 
 class TestAServerThatIsNotThere:
-    def test_is_named_to_whoever_enrols(self, tmp_path: Path, fleet: RunningFleet) -> None:
+    def test_is_named_to_whoever_enrols(self, tmp_path: Path, fleet: FleetServer) -> None:
         url = f"https://localhost:{free_port()}"
-        token = EnrolmentToken.decode(fleet.token()).model_copy(update={"url": url})
+        token = fleet.token().model_copy(update={"url": url})
 
         result = enroll(tmp_path, token.encode())
 
@@ -97,8 +97,8 @@ class TestAPortInUse:
 
 
 class TestAnEnrolmentToken:
-    def test_that_has_expired_is_refused(self, tmp_path: Path, fleet: RunningFleet) -> None:
-        token, made = fleet.token("--expires", "1s"), time.monotonic()
+    def test_that_has_expired_is_refused(self, tmp_path: Path, fleet: FleetServer) -> None:
+        token, made = fleet.token(expires_s=1).encode(), time.monotonic()
         until(lambda: time.monotonic() - made > 1.1, "the end of the token")
 
         result = enroll(tmp_path, token)
@@ -107,8 +107,8 @@ class TestAnEnrolmentToken:
         assert "fleet token" in result.stderr
         assert "identity/enrolment.json" not in files(tmp_path)
 
-    def test_that_was_used_is_refused_to_a_second_device(self, tmp_path: Path, fleet: RunningFleet) -> None:
-        token = fleet.token()
+    def test_that_was_used_is_refused_to_a_second_device(self, tmp_path: Path, fleet: FleetServer) -> None:
+        token = fleet.token().encode()
         assert enroll(tmp_path / "first", token).returncode == 0
 
         result = enroll(tmp_path / "second", token)
@@ -116,15 +116,15 @@ class TestAnEnrolmentToken:
         assert "used" in the_error(result)
         assert "identity/enrolment.json" not in files(tmp_path / "second")
 
-    def test_that_was_cut_short_is_none(self, tmp_path: Path, fleet: RunningFleet) -> None:
-        result = enroll(tmp_path, fleet.token()[:40])
+    def test_that_was_cut_short_is_none(self, tmp_path: Path, fleet: FleetServer) -> None:
+        result = enroll(tmp_path, fleet.token().encode()[:40])
 
         assert "not an enrolment token" in the_error(result)
         assert files(tmp_path) == []
 
 
 class TestABundle:
-    def test_that_was_cut_short_is_not_pushed(self, tmp_path: Path, fleet: RunningFleet) -> None:
+    def test_that_was_cut_short_is_not_pushed(self, tmp_path: Path, fleet: FleetServer) -> None:
         bundle = make_bundle(tmp_path, "short")
         bundle.write_bytes(bundle.read_bytes()[: bundle.stat().st_size // 2])
 
@@ -134,7 +134,7 @@ class TestABundle:
         assert "short" not in fleet.call("releases", "--json").stdout
 
     def test_whose_version_was_pushed_with_other_content_is_not_pushed(
-        self, tmp_path: Path, fleet: RunningFleet
+        self, tmp_path: Path, fleet: FleetServer
     ) -> None:
         fleet.call("push", make_bundle(tmp_path / "a", "twice"), "--keys", fleet.keys)
         other = make_bundle(tmp_path / "b", "twice", samples=1)

@@ -1,6 +1,6 @@
 """The way of a model: pushed, offered, fetched, tried, swapped in, watched, committed, and seen by the server."""
 
-from tests.support.running_fleet import until
+from tests.support.programs import until
 from tests.support.system import MODEL, STATES, System
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fleet import FleetServer
+from tests.support.fleet_server import FleetServer
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from fleet_server.authority import Authority, CertificateRefusedError, check_proof, common_name, serial_text
 from ommatid.errors import StorageError
-from tests.support.fleet import request_certificate
+from tests.support.fake_device import request_certificate
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 LIFE = timedelta(days=90)

@@ -13,7 +13,9 @@ from fleet_server.broker import MAX_QUEUED_BYTES, access_list
 from ommatid.contract.messages import MAX_MESSAGE_BYTES, Ack, State, encode
 from ommatid.contract.topics import Channel
 from ommatid.mqtt import Received, Session
-from tests.support.fleet import FakeDevice, FleetServer, wait_for
+from tests.support.fake_device import FakeDevice
+from tests.support.fleet_server import FleetServer
+from tests.support.programs import until
 
 
 def devices(server: FleetServer) -> dict[str, dict[str, object]]:
@@ -29,7 +31,7 @@ def test_the_rules_name_each_channel_once() -> None:
 
 
 def test_a_device_that_says_hello_hears_what_it_shall_run(server: FleetServer, tmp_path: Path) -> None:
-    device = server.enrol(tmp_path, "greeter", tags=("lab",))
+    device = FakeDevice.enrol(server, tmp_path, "greeter", tags=("lab",))
     device.connect()
     retained = device.desired.get(timeout=20)
 
@@ -45,14 +47,14 @@ def test_a_device_that_says_hello_hears_what_it_shall_run(server: FleetServer, t
 
 
 def test_the_last_will_and_the_state_reach_the_database(server: FleetServer, tmp_path: Path) -> None:
-    device = server.enrol(tmp_path, "stateful")
+    device = FakeDevice.enrol(server, tmp_path, "stateful")
     device.connect()
 
     device.say(State(online=True, agent="0.1.0"))
-    wait_for(lambda: bool(devices(server)["stateful"]["online"]))
+    until(lambda: devices(server)["stateful"]["online"], "the state")
     device.say(State(online=False))
 
-    wait_for(lambda: not devices(server)["stateful"]["online"])
+    until(lambda: not devices(server)["stateful"]["online"], "the last will")
     device.close()
 
 
@@ -72,7 +74,10 @@ class Listener:
 def test_a_device_can_neither_write_nor_read_anothers_topics(
     server: FleetServer, tmp_path: Path, channel: Channel
 ) -> None:
-    thief, victim = server.enrol(tmp_path, f"thief-{channel}"), server.enrol(tmp_path, f"victim-{channel}")
+    thief, victim = (
+        FakeDevice.enrol(server, tmp_path, f"thief-{channel}"),
+        FakeDevice.enrol(server, tmp_path, f"victim-{channel}"),
+    )
     refused = threading.Event()
     listener = Listener(thief.session, victim.topics.of(channel))
     everything = Listener(thief.session, "#")
@@ -88,7 +93,7 @@ def test_a_device_can_neither_write_nor_read_anothers_topics(
 
 @pytest.mark.parametrize("channel", [Channel.DESIRED, Channel.CMD, Channel.ACK])
 def test_a_device_cannot_speak_for_the_server(server: FleetServer, tmp_path: Path, channel: Channel) -> None:
-    device = server.enrol(tmp_path, f"forger-{channel}")
+    device = FakeDevice.enrol(server, tmp_path, f"forger-{channel}")
     refused = threading.Event()
     device.connect()
 
@@ -100,7 +105,7 @@ def test_a_device_cannot_speak_for_the_server(server: FleetServer, tmp_path: Pat
 
 
 def test_a_device_that_calls_itself_the_server_kicks_nobody(server: FleetServer, tmp_path: Path) -> None:
-    device = server.enrol(tmp_path, "pretender")
+    device = FakeDevice.enrol(server, tmp_path, "pretender")
     impostor = Session(device.broker, "fleet-server")
     impostor.start()
     assert impostor.wait_connected(20)
@@ -116,7 +121,7 @@ def test_a_device_that_calls_itself_the_server_kicks_nobody(server: FleetServer,
 def test_a_client_without_a_certificate_of_the_fleet_is_refused(
     server: FleetServer, own_server: FleetServer, tmp_path: Path
 ) -> None:
-    device = own_server.enrol(tmp_path, "stranger")
+    device = FakeDevice.enrol(own_server, tmp_path, "stranger")
     files = (server.folder / "authority" / "ca.crt", device.folder / "device.crt", device.folder / "device.key")
     ended = threading.Event()
     broker = type(device.broker)("localhost", server.mqtt_port, *files)
@@ -130,13 +135,12 @@ def test_a_client_without_a_certificate_of_the_fleet_is_refused(
 
 
 def test_revoking_cuts_the_open_session_for_good(server: FleetServer, tmp_path: Path) -> None:
-    device = server.enrol(tmp_path, "stolen")
+    device = FakeDevice.enrol(server, tmp_path, "stolen")
     device.connect()
 
-    done = server.run("revoke", "stolen")
+    server.call("revoke", "stolen")
 
-    assert done.returncode == 0, done.stderr
-    wait_for(lambda: not device.session.connected)
+    until(lambda: not device.session.connected, "the end of the session")
     before = device.session.counts.connections
     assert not device.session.wait_connected(2)
     assert device.session.counts.connections == before
@@ -148,7 +152,7 @@ def test_revoking_cuts_the_open_session_for_good(server: FleetServer, tmp_path: 
 class TestDeath:
     @pytest.fixture
     def device(self, own_server: FleetServer, tmp_path: Path) -> FakeDevice:
-        device = own_server.enrol(tmp_path, "survivor")
+        device = FakeDevice.enrol(own_server, tmp_path, "survivor")
         device.connect()
         device.desired.get(timeout=20)
         return device
@@ -206,7 +210,7 @@ class TestDeath:
 
 def test_a_device_that_floods_a_stalled_server_fills_no_memory(own_server: FleetServer, tmp_path: Path) -> None:
     # given a server that reads nothing for a while
-    flooder, honest = (own_server.enrol(tmp_path, name) for name in ("flooder", "honest"))
+    flooder, honest = (FakeDevice.enrol(own_server, tmp_path, name) for name in ("flooder", "honest"))
     for device in (flooder, honest):
         device.connect()
     content = b"\0" * (MAX_MESSAGE_BYTES - 1024)
@@ -224,7 +228,7 @@ def test_a_device_that_floods_a_stalled_server_fills_no_memory(own_server: Fleet
     # then the rest was dropped, and a device that sends again what nobody confirmed gets through
     assert grown < 3 * MAX_QUEUED_BYTES  # the queue, what is in flight, and copies of it
     flooder.close()
-    wait_for(lambda: sent_again(honest))
+    until(lambda: sent_again(honest), "a confirmation")
     honest.close()
 
 

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ommatid.contract.digests import sha256_bytes
 from ommatid.contract.enrolment import EnrolmentToken, EnrolRequest, Roots
-from tests.support.fleet import FakeDevice, FleetServer, request_certificate
+from tests.support.fake_device import FakeDevice, request_certificate
+from tests.support.fleet_server import FleetServer
 
 
 def ask_to_enrol(
@@ -68,7 +69,7 @@ def test_a_secret_that_nobody_made_is_refused(server: FleetServer) -> None:
 
 
 def test_a_name_can_be_taken_once(server: FleetServer, tmp_path: Path) -> None:
-    server.enrol(tmp_path, "taken")
+    FakeDevice.enrol(server, tmp_path, "taken")
 
     answer = ask_to_enrol(server, server.token(), "taken")
 
@@ -102,7 +103,7 @@ def test_a_name_that_would_escape_its_topic_is_refused(server: FleetServer, name
 
 
 def test_a_director_document_is_for_its_device_alone(server: FleetServer, tmp_path: Path) -> None:
-    one, other = server.enrol(tmp_path, "mine"), server.enrol(tmp_path, "yours")
+    one, other = FakeDevice.enrol(server, tmp_path, "mine"), FakeDevice.enrol(server, tmp_path, "yours")
 
     with server.http(one.answer.http_token) as http:
         mine = http.get(f"/v1/director/{one.name}.json")
@@ -117,7 +118,7 @@ def test_a_director_document_is_for_its_device_alone(server: FleetServer, tmp_pa
 class TestRenewal:
     @pytest.fixture
     def device(self, server: FleetServer, tmp_path: Path, request: pytest.FixtureRequest) -> FakeDevice:
-        return server.enrol(tmp_path, f"renew-{sha256_bytes(request.node.name.encode())[:8]}")
+        return FakeDevice.enrol(server, tmp_path, f"renew-{sha256_bytes(request.node.name.encode())[:8]}")
 
     def renew(self, server: FleetServer, device: FakeDevice, by: ec.EllipticCurvePrivateKey) -> httpx.Response:
         csr = request_certificate(ec.generate_private_key(ec.SECP256R1()), device.name)

@@ -19,7 +19,8 @@ from fleet_server.signing.release import add_target
 from ommatid.contract.bundle import write_bundle
 from ommatid.contract.digests import sha256_bytes, sha256_file
 from ommatid.contract.trust.facts import ReleaseFacts, release_path
-from tests.support.fleet import FleetServer
+from tests.support.fake_device import FakeDevice
+from tests.support.fleet_server import FleetServer
 from tests.support.small_bundle import CONTENT, small_manifest
 
 NOBODY_LISTENS = "https://localhost:1"
@@ -39,9 +40,7 @@ def make_bundle(folder: Path, name: str, version: str = "1", size: int = 1000) -
 
 
 def pushed(server: FleetServer, bundle: Path) -> dict[str, object]:
-    done = server.run("push", str(bundle), "--keys", str(server.keys), "--json")
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+    return dict(json.loads(server.call("push", bundle, "--keys", server.keys, "--json").stdout))
 
 
 def current_targets(client: FleetClient) -> bytes:
@@ -93,9 +92,8 @@ def test_pushing_the_same_bundle_again_changes_nothing(server: FleetServer, tmp_
 def test_a_version_never_changes_its_content(server: FleetServer, tmp_path: Path) -> None:
     pushed(server, make_bundle(tmp_path, "fixed"))
 
-    done = server.run("push", str(make_bundle(tmp_path, "fixed", size=2000)), "--keys", str(server.keys))
+    done = server.call("push", make_bundle(tmp_path, "fixed", size=2000), "--keys", server.keys, expect=1)
 
-    assert done.returncode == 1
     assert "already released" in done.stderr
     assert "hint: a release never changes" in done.stderr
 
@@ -106,9 +104,8 @@ def test_a_push_with_a_strangers_keys_is_refused_before_anything_is_uploaded(
     bundle = make_bundle(tmp_path, "stranger")
     stranger = FleetServer(tmp_path / "stranger")
 
-    done = server.run("push", str(bundle), "--keys", str(stranger.keys), "--json")
+    done = server.call("push", bundle, "--keys", stranger.keys, "--json", expect=1)
 
-    assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["class"] == "NotSignedError"
     assert "not signed by these keys" in done.stderr
     with server.client() as client:
@@ -119,9 +116,8 @@ def test_releases_can_be_signed_again_before_they_expire(server: FleetServer) ->
     with server.client() as client:
         before = Metadata[Targets].from_bytes(current_targets(client)).signed
 
-    done = server.run("extend", "--keys", str(server.keys))
+    done = server.call("extend", "--keys", server.keys)
 
-    assert done.returncode == 0, done.stderr
     with server.client() as client:
         after = Metadata[Targets].from_bytes(current_targets(client)).signed
     assert after.version == before.version + 1
@@ -203,7 +199,7 @@ def bundle(server: FleetServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def http(server: FleetServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    device = server.enrol(tmp_path_factory.mktemp("fetcher"), "fetcher")
+    device = FakeDevice.enrol(server, tmp_path_factory.mktemp("fetcher"), "fetcher")
     with server.http(device.answer.http_token) as http:
         yield http
 
@@ -264,9 +260,8 @@ def test_a_damaged_bundle_is_refused_before_anything_is_uploaded(server: FleetSe
     content[-2000] ^= 1
     bundle.write_bytes(content)
 
-    done = server.run("push", str(bundle), "--keys", str(server.keys))
+    done = server.call("push", bundle, "--keys", server.keys, expect=1)
 
-    assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
 
@@ -276,9 +271,9 @@ def test_a_server_that_is_not_there_is_one_clear_error(server: FleetServer, tmp_
     ca, token = server.folder / "authority" / "ca.crt", server.folder / "operator.token"
     profile.write_text(f'server = "{NOBODY_LISTENS}"\nca = "{ca}"\ntoken_file = "{token}"\n')
 
-    done = server.run("--profile", str(profile), "push", str(make_bundle(tmp_path, "lost")), "--keys", str(server.keys))
+    bundle = make_bundle(tmp_path, "lost")
+    done = server.call("--profile", profile, "push", bundle, "--keys", server.keys, expect=1)
 
-    assert done.returncode == 1
     assert "cannot be reached" in done.stderr
     assert "hint: is `fleet serve` running there?" in done.stderr
 

@@ -6,10 +6,6 @@ an update is, what waits in a spool, which reports are stored) is read from the 
 
 import contextlib
 import json
-import os
-import signal
-import sqlite3
-import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -17,131 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
-from fleet_server.client import FleetClient
-from fleet_server.profile import Profile
 from ommatid.errors import LinkError
 from tests.support.bundles import Fault, make_bundle
+from tests.support.fleet_server import FleetServer
 from tests.support.loops import make_video
-from tests.support.running_fleet import BIN, RunningFleet, call, until
+from tests.support.programs import until
+from tests.support.running_agent import Agent, open_database
 
 MODEL: Final = "detector"
 FPS: Final = 20.0
-FAST: Final = {
-    "HTTP_PORT": "0",
-    "STATUS_INTERVAL_S": "1",
-    "WINDOW_S": "2",
-    "PROBATION_S": "2",
-    "PROBATION_FRAMES": "20",
-}
 MOST_S: Final = 90.0
 STATES: Final = ("offered", "downloading", "verified", "trial", "loaded", "probation", "committed")
 """The way of a good update."""
-
-
-class Agent:
-    """One `edge-agent run`, in a process group of its own."""
-
-    def __init__(self, name: str, state_dir: Path, source: str) -> None:
-        self.name = name
-        self.state_dir = state_dir
-        self.results = state_dir / "results.ndjson"
-        self._source = source
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def enroll(self, fleet: RunningFleet, wrapper: Sequence[str | Path] = ()) -> None:
-        """Join the fleet with a fresh token."""
-        program = (*wrapper, BIN / "edge-agent")
-        call(*program, "enroll", "--token-file", "-", *self._options, "--device", self.name, stdin=fleet.token())
-
-    def start(self, wrapper: Sequence[str | Path] = (), **settings: str) -> None:
-        """Start it, under another program if one is given, and wait until its supervisor answers."""
-        command = [*wrapper, BIN / "edge-agent", "run", *self._options, "--source", self._source]
-        chosen = {f"EDGE_AGENT_{name}": value for name, value in {**FAST, **settings}.items()}
-        with (self.state_dir / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*map(str, command), "--results", str(self.results)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | chosen,
-                start_new_session=True,
-            )
-        until(self.answers, f"{self.name}'s supervisor")
-
-    def stop(self) -> int:
-        """Ask it to end; return its exit status."""
-        if self._process is None:
-            return 0
-        process, self._process = self._process, None
-        process.terminate()
-        return process.wait(30)
-
-    def kill(self) -> None:
-        """End the whole group at once, as a power cut would; return when the last of it is gone."""
-        assert self._process is not None
-        process, self._process = self._process, None
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        until(lambda: not _group_lives(process.pid), f"the end of {self.name}")
-
-    def status(self) -> dict[str, Any]:
-        """Return what it says of itself, asked as `edge-agent status` asks it, but without that program's start."""
-        return dict(self.fetch("/status").json())
-
-    def fetch(self, page: str) -> httpx.Response:
-        """Return a page of its own HTTP server."""
-        port = json.loads((self.state_dir / "run" / "supervisor.json").read_text())["port"]
-        return httpx.get(f"http://127.0.0.1:{port}{page}", timeout=10, trust_env=False)
-
-    def answers(self) -> bool:
-        """Tell whether its supervisor answers; fail at once if the agent has ended."""
-        assert self._process is None or self._process.poll() is None, (self.state_dir / "log").read_text()[-3000:]
-        try:
-            return self.fetch("/healthz").status_code == 200
-        except (OSError, ValueError, httpx.HTTPError):
-            return False
-
-    def runs(self) -> str | None:
-        """Return the version that sees the frames, as the supervisor knows it."""
-        try:
-            model = self.status()["model"]
-        except (OSError, ValueError, httpx.HTTPError):
-            return None
-        return str(model["version"]) if model is not None else None
-
-    def update(self) -> dict[str, Any]:
-        """Return the engine's record, from the disk."""
-        try:
-            return dict(json.loads((self.state_dir / "update.json").read_bytes()))
-        except FileNotFoundError:
-            return {"state": "idle", "release": None}
-
-    def children(self) -> dict[str, int]:
-        """Return module -> process id of loop and supervisor."""
-        assert self._process is not None
-        found = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        lines = {}
-        for pid in found:
-            with contextlib.suppress(OSError):  # it has just died
-                lines[int(pid)] = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        return {line[-2]: pid for pid, line in lines.items() if len(line) > 1}
-
-    def seen(self) -> list[dict[str, Any]]:
-        """Return its results so far, one a frame; the line that is being written is left out."""
-        lines = self.results.read_bytes().split(b"\n")[:-1] if self.results.exists() else []
-        return [json.loads(line) for line in lines if line]
-
-    def spooled(self) -> tuple[int, dict[str, int]]:
-        """Return how many reports wait, and the last sequence number that was given, by boot."""
-        with contextlib.closing(_open(self.state_dir / "spool.db")) as base:
-            waiting = int(base.execute("SELECT count(*) FROM report").fetchone()[0])
-            return waiting, dict(base.execute("SELECT boot, last_seq FROM boot").fetchall())
-
-    @property
-    def _options(self) -> tuple[str | Path, ...]:
-        return "--state-dir", self.state_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +67,14 @@ class System:
     """One fleet server and its agents."""
 
     folder: Path
-    fleet: RunningFleet
+    fleet: FleetServer
     agents: list[Agent] = field(default_factory=list)
     versions: int = 0
 
     @classmethod
     def begin(cls, folder: Path, *options: str) -> "System":
         """Found and start a fleet server; `options` are those of `fleet serve`."""
-        system = cls(folder, RunningFleet(folder, *options))
+        system = cls(folder, FleetServer(folder, *options))
         system.fleet.start()
         return system
 
@@ -215,9 +98,7 @@ class System:
         """End everything, a Mosquitto without its server included."""
         for agent in self.agents:
             agent.stop()
-        self.fleet.stop()
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            self.fleet.kill_broker()
+        self.fleet.close()
 
     def push(self, fault: Fault | None = None) -> str:
         """Build, sign and push the next version; return it."""
@@ -276,7 +157,7 @@ class System:
     def stored(self, agent: Agent) -> Stored:
         """Return what the server has stored of one device."""
         boots: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-        with contextlib.closing(_open(self.fleet.folder / "fleet.db")) as base:
+        with contextlib.closing(open_database(self.fleet.folder / "fleet.db")) as base:
             query = "SELECT boot, seq, kind, body FROM report WHERE device_id = ?"
             rows = base.execute(query, (agent.name,)).fetchall()
         for boot, seq, kind, body in rows:
@@ -316,7 +197,7 @@ class System:
 
     def _ask(self, path: str) -> Any:  # noqa: ANN401 - any JSON
         try:
-            with FleetClient(Profile.load(self.fleet.folder / "operator.toml")) as client:
+            with self.fleet.client() as client:
                 return client.get(path)
         except LinkError:
             return None
@@ -336,15 +217,3 @@ def wait_for_state(agents: Sequence[Agent], version: str, state: str) -> Agent:
                 return agent
         time.sleep(0.002)
     raise AssertionError(f"no update to {version} was seen in state {state}")
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True

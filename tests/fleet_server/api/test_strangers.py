@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from fleet_server.api.limits import MAX_BODY_BYTES
-from tests.support.fleet import FleetServer
+from tests.support.fleet_server import FleetServer
 
 WITHOUT_LENGTH = ("--http2", "-X", "POST", "-H", "Content-Type: application/json", "-T", "-")
 

@@ -1,5 +1,6 @@
 """The `fleet` command as a person meets it: clear errors, right exit codes, secrets in files."""
 
+import os
 import socket
 import stat
 import subprocess
@@ -8,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from ommatid.contract.enrolment import EnrolmentToken
-from tests.support.fleet import FLEET, FleetServer
+from tests.support.fleet_server import FleetServer
+from tests.support.programs import call
 
 
 def fleet(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    line = [str(FLEET), *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    return call("fleet", *arguments, expect=None)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -57,12 +58,25 @@ def test_init_says_what_must_be_carried_away(tmp_path: Path) -> None:
     assert (tmp_path / "server" / "operator.token").read_text().strip() not in done.stderr + done.stdout
 
 
+def test_what_init_makes_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        fleet("init", tmp_path / "server", "--keys", tmp_path / "keys")
+    finally:
+        os.umask(before)
+
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes[tmp_path / "server"] == modes[tmp_path / "keys"] == 0o700
+    assert modes[tmp_path / "server" / "fleet.db"] == 0o600
+    assert not [path for path, mode in modes.items() if mode & 0o077]
+
+
 @pytest.mark.parametrize(("port", "what"), [("http_port", "HTTP"), ("mqtt_port", "MQTT")])
 def test_a_port_in_use_is_one_clear_error(tmp_path: Path, port: str, what: str) -> None:
     server = FleetServer(tmp_path)
     number = getattr(server, port)
     with socket.create_server(("127.0.0.1", number)):
-        done = server.run("serve")
+        done = server.call("serve", expect=None)
 
     assert_refused(done, f"127.0.0.1:{number}", what, "in use", "another port")
 
@@ -70,8 +84,8 @@ def test_a_port_in_use_is_one_clear_error(tmp_path: Path, port: str, what: str) 
 def test_a_token_is_printed_or_written_for_its_owner_alone(server: FleetServer, tmp_path: Path) -> None:
     path = tmp_path / "token"
 
-    printed = server.run("token", "--tag", "lab", "--expires", "30m", "--uses", "3")
-    written = server.run("token", "-o", str(path))
+    printed = server.call("token", "--tag", "lab", "--expires", "30m", "--uses", "3")
+    written = server.call("token", "-o", path)
 
     assert EnrolmentToken.decode(printed.stdout).url == server.url
     assert printed.stdout.count("\n") == 1
@@ -80,5 +94,15 @@ def test_a_token_is_printed_or_written_for_its_owner_alone(server: FleetServer, 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_token_overwrites_nothing(server: FleetServer, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("the one of yesterday")
+
+    refused = server.call("token", "-o", path, expect=None)
+
+    assert_refused(refused, f"{path}: there is something already")
+    assert path.read_text() == "the one of yesterday"
+
+
 def test_revoking_nobody_is_one_clear_error(server: FleetServer) -> None:
-    assert_refused(server.run("revoke", "nobody"), "there is no device 'nobody'")
+    assert_refused(server.call("revoke", "nobody", expect=None), "there is no device 'nobody'")

@@ -14,13 +14,15 @@ from ommatid.contract.messages import Window, encode
 from ommatid.contract.topics import Channel, DeviceTopics
 from ommatid.contract.windows import encode_window
 from ommatid.mqtt import CBOR
-from tests.support.fleet import FakeDevice, FleetServer, now_text, wait_for
+from tests.support.fake_device import FakeDevice, now_text
+from tests.support.fleet_server import FleetServer
+from tests.support.programs import until
 
 
 @pytest.fixture
 def device(server: FleetServer, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FakeDevice]:
     name = str(request.node.name).removeprefix("test_").replace("_", "-")[:60].strip("-")
-    device = server.enrol(tmp_path, name)
+    device = FakeDevice.enrol(server, tmp_path, name)
     device.connect()
     yield device
     device.close()
@@ -56,7 +58,7 @@ def test_what_lies_behind_a_gap_is_acknowledged_when_the_gap_closes(server: Flee
     device.send(device.event(1))
     device.send(device.event(3))
     device.wait_ack(1)
-    wait_for(lambda: len(stored(server, device)) == 2)
+    until(lambda: len(stored(server, device)) == 2, "both reports")
     while not device.acks.empty():
         assert device.acks.get().seq == 1
 
@@ -119,9 +121,9 @@ def test_a_device_cannot_report_for_another_tenant(server: FleetServer, device: 
 
     device.session.publish(elsewhere.of(Channel.EVENT), encode(device.event(1)))
 
-    wait_for(lambda: refused(server, device) == ["of another tenant"])
+    until(lambda: refused(server, device) == ["of another tenant"], "the refusal")
     device.send(device.event(2))
-    wait_for(lambda: stored(server, device) == [(2, "event")])
+    until(lambda: stored(server, device) == [(2, "event")], "the report")
 
 
 def test_a_number_beyond_all_reason_takes_no_other_message_with_it(server: FleetServer, device: FakeDevice) -> None:
@@ -143,14 +145,16 @@ def test_a_number_beyond_all_reason_takes_no_other_message_with_it(server: Fleet
 def test_a_report_on_the_wrong_channel_is_refused(server: FleetServer, device: FakeDevice) -> None:
     device.session.publish(device.topics.of(Channel.EVENT), encode(device.hello(1)))
 
-    wait_for(lambda: refused(server, device) == ["a report on channel event"])
+    until(lambda: refused(server, device) == ["a report on channel event"], "the refusal")
 
 
 @pytest.mark.parametrize("payload", [{10**6000: 1}, {(1, (2,)): 1}], ids=["huge", "tuple"])
 def test_a_hostile_window_stops_nobody(
     server: FleetServer, tmp_path: Path, payload: dict[object, object], request: pytest.FixtureRequest
 ) -> None:
-    hostile, honest = (server.enrol(tmp_path, f"{kind}-{request.node.callspec.id}") for kind in ("hostile", "honest"))
+    hostile, honest = (
+        FakeDevice.enrol(server, tmp_path, f"{kind}-{request.node.callspec.id}") for kind in ("hostile", "honest")
+    )
     for device in (hostile, honest):
         device.connect()
 
