@@ -1,7 +1,7 @@
 """A fleet's signing side in memory, made by the server's own signing code, and a way to serve it to devices."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -179,7 +179,8 @@ def served(files: Mapping[str, bytes], asked: list[str]) -> Iterator[str]:
             self.send_response(404 if content is None else 200)
             self.send_header("Content-Length", str(len(content or b"")))
             self.end_headers()
-            self.wfile.write(content or b"")
+            with suppress(ConnectionError):  # a client that has seen enough hangs up
+                self.wfile.write(content or b"")
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
