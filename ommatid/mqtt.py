@@ -474,7 +474,7 @@ class Session:
 
 
 def _send_at_once(_client: Client, _userdata: object, connection: object) -> None:
-    """Turn Nagle's algorithm off: our packets are small, and each waited 40 ms for the answer to the one before."""
+    """Turn Nagle's algorithm off: our packets are small, and each would wait for the answer to the one before."""
     if isinstance(connection, socket.socket):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -151,7 +151,7 @@ class Slots:
 
 
 def trim_memory() -> None:
-    """Give freed pages back: the C library keeps those of a closed model (measured: 230 of 250 MB)."""
+    """Give freed pages back: the C library keeps those of a closed model."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc alone has it
         trim(0)

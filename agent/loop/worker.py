@@ -1,8 +1,8 @@
 """Load and free models beside the running loop, on one thread of the lowest priority.
 
-Measured with a 100 MB model loading beside a 30 fps loop: at normal priority the loop's median latency doubled; at
-nice 19, from a path (bytes hold the interpreter lock) and with one runtime thread (a pool made here would stay at
-nice 19 for ever), nothing changed.
+At normal priority a large model that loads slows the loop down. At nice 19, from a path (bytes hold the interpreter
+lock) and with one runtime thread (a pool made here would stay at nice 19 for ever), the loop does not notice:
+`benchmarks/swap.py` measures it.
 """
 
 import logging
