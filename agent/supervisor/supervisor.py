@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from agent.clock import Clock, rfc3339
 from agent.loop.protocol import FramePush, Push, SourcePush, Status, SwappedPush
@@ -21,11 +21,11 @@ from agent.supervisor.updates import Reports, Updates
 from agent.supervisor.uplink import Uplink
 from agent.supervisor.view import LoopView
 from agent.supervisor.web import Pages, WebServer
-from agent.telemetry.window import ClosedWindow, WindowBuilder
+from agent.supervisor.windows import Windows
 from agent.update.probation import Sight
 from agent.update.store import Store
 from ommatid import __version__
-from ommatid.contract.messages import ModelRef, State, UpdateState, Window
+from ommatid.contract.messages import ModelRef, State, UpdateState
 from ommatid.disk import Disk, replace_file
 from ommatid.errors import LinkError, StorageError
 
@@ -80,8 +80,7 @@ class Supervisor:
         self.loop = LoopClient(parts.settings.state_dir / "loop.sock", self.on_push)
         self._member: Member | None = None
         self._ends_with_sources = ends_with_sources
-        self._windows: dict[str, WindowBuilder] = {}
-        self._windows_lock = threading.Lock()
+        self._windows = Windows(parts.clock, parts.settings.window_s, parts.store, parts.spool)
         self._stopped = threading.Event()
         self._started_s = parts.clock.monotonic_s()
         self._turned_s = self._started_s
@@ -195,7 +194,7 @@ class Supervisor:
         self._turned_s = parts.clock.monotonic_s()
         notify("WATCHDOG=1")
         changed = self._ask_loop(timeout_s=2.0)
-        self._close_windows(lambda window: window.tick())
+        self._windows.tick()
         if self._member is not None:
             parts.metrics.update(self._member.updates.engine.record.state)
             if changed or parts.changed.is_set():
@@ -234,14 +233,7 @@ class Supervisor:
             )
         if parts.results is not None:
             self._keep_result(parts.results, push)
-        with self._windows_lock:
-            window = self._windows.get(push.source)
-            if window is None:
-                window = WindowBuilder(push.source, parts.clock, parts.settings.window_s)
-                self._windows[push.source] = window
-            closed = window.add(push)
-        if closed is not None:
-            self._keep_window(closed)
+        self._windows.add(push)
 
     def _keep_result(self, results: ResultSink, push: FramePush) -> None:
         was_unread = results.unread
@@ -261,22 +253,6 @@ class Supervisor:
                 logger.warning("%s: this event is lost: %s", push.name, error)
         self._parts.changed.set()
 
-    def _close_windows(self, close: Callable[[WindowBuilder], ClosedWindow | None]) -> None:
-        with self._windows_lock:
-            closed = [made for window in self._windows.values() if (made := close(window)) is not None]
-        for window in closed:
-            self._keep_window(window)
-
-    def _keep_window(self, window: ClosedWindow) -> None:
-        if self._parts.spool is None:
-            return
-        model = model_ref(self._parts.store, window.digest)
-        fields: dict[str, Any] = {**window.fields, "model": model.model_dump() if model else None}
-        try:
-            self._parts.spool.add(Window, **fields)
-        except StorageError as error:
-            logger.warning("a telemetry window is lost: %s", error)
-
     def _finished(self) -> bool:
         """Tell whether every source has ended, and the loop has dealt with its last frame."""
         status = self._parts.view.status
@@ -287,7 +263,7 @@ class Supervisor:
 
     def _end(self, run_file: Path) -> None:
         parts = self._parts
-        self._close_windows(lambda window: window.close())
+        self._windows.close()
         self.final = self.status()
         if self._member is not None:
             self._member.updates.stop()
