@@ -8,13 +8,11 @@ message (the spool, the database) and publishes it again in `on_connected`.
 import logging
 import random
 import socket
-import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, topic_matches_sub
@@ -25,6 +23,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from ommatid.backoff import Backoff
 from ommatid.errors import LinkError, MessageError
+from ommatid.mqtt.broker import Broker
+from ommatid.mqtt.in_flight import Done, InFlight
 from ommatid.text import in_words
 
 logger = logging.getLogger(__name__)
@@ -37,51 +37,6 @@ BRIEF_S: Final = 10.0
 BRIEF_IN_A_ROW: Final = 3
 
 T = TypeVar("T")
-
-
-class _TidySocket(ssl.SSLSocket):
-    """A socket that closes itself when the handshake fails; paho would leave it open at each attempt."""
-
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of the standard library
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker listens, and what proves who is who."""
-
-    host: str
-    port: int
-    ca: Path
-    certificate: Path
-    key: Path
-
-    def tls(self) -> ssl.SSLContext:
-        """Return a context that trusts our CA alone and shows our certificate.
-
-        Raises:
-            LinkError: A file is missing or is not what it should be.
-        """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _TidySocket
-        try:
-            context.load_verify_locations(self.ca)
-            context.load_cert_chain(self.certificate, self.key)
-        except OSError as error:
-            raise LinkError(
-                f"{self.certificate.parent}: the certificate, its key or the CA cannot be read ({error})",
-                hint="enrol this identity again",
-            ) from error
-        return context
-
-    def __str__(self) -> str:
-        """Return host:port."""
-        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +130,7 @@ class Session:
         self._ended = threading.Event()
         self._end_reason = ""
         self._client: Client | None = None
-        self._waiting: dict[int, Callable[[bool], None] | None] = {}
-        self._early: dict[int, bool] = {}
+        self._in_flight = InFlight()
         self._pending_subscriptions: set[int] = set()
         self._thread: threading.Thread | None = None
 
@@ -208,7 +162,7 @@ class Session:
         content_type: str = JSON,
         retain: bool = False,
         expiry_s: int | None = None,
-        done: Callable[[bool], None] | None = None,
+        done: Done | None = None,
     ) -> bool:
         """Send one message at QoS 1 without waiting.
 
@@ -229,25 +183,17 @@ class Session:
         if expiry_s is not None:
             properties.MessageExpiryInterval = expiry_s
         with self._lock:
-            client = self._client
+            client, in_flight = self._client, self._in_flight
         # Never call paho with our lock held: it calls back with its own locks held.
         if client is None or not client.is_connected():
             return False
         info = client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
             return False
-        self._expect(client, info.mid, done)
-        return True
-
-    def _expect(self, client: Client, mid: int, done: Callable[[bool], None] | None) -> None:
-        """Note who waits for an acknowledgement, unless it, or the end of the connection, was faster."""
-        with self._lock:
-            outcome = self._early.pop(mid, None) if self._client is client else False
-            if outcome is None:
-                self._waiting[mid] = done
-                return
-        if done is not None:
+        outcome = in_flight.expect(info.mid, done)
+        if outcome is not None and done is not None:
             self._guard(done, outcome)
+        return True
 
     def start(self) -> None:
         """Begin to connect, for ever, on a thread of its own.
@@ -315,7 +261,7 @@ class Session:
         except (OSError, ValueError, LinkError) as error:
             return _Ending(was_connected=False, text=in_words(error))
         with self._lock:
-            self._client = client
+            self._client, self._in_flight = client, InFlight()
         client.loop_start()
         if self._settled.wait(self._keepalive_s):
             self._ended.wait()
@@ -326,11 +272,8 @@ class Session:
             was_connected = self._connected.is_set()
             self._connected.clear()
             self._client = None
-            unanswered = [done for done in self._waiting.values() if done is not None]
-            self._waiting.clear()
-            self._early.clear()
             self._pending_subscriptions.clear()
-        for done in unanswered:
+        for done in self._in_flight.close():
             self._guard(done, False)
         return _Ending(was_connected, self._end_reason or "the connection ended")
 
@@ -423,12 +366,7 @@ class Session:
     def _published(
         self, _client: Client, _userdata: object, mid: int, code: ReasonCode, _properties: Properties | None
     ) -> None:
-        with self._lock:
-            if mid in self._waiting:
-                done = self._waiting.pop(mid)
-            else:
-                done = None
-                self._early[mid] = not code.is_failure
+        done = self._in_flight.answered(mid, taken=not code.is_failure)
         if code.is_failure:
             self._complain("publication", f"the broker refused one: {code}")
         if done is not None:
