@@ -15,12 +15,12 @@ from agent.trial.errors import TrialCrashError
 from agent.update import rules
 from agent.update.errors import DownloadStoppedError
 from agent.update.journal import Journal
+from agent.update.observer import Observer
 from agent.update.offers import Offers
 from agent.update.ports import Clock, Fetch, Fetched, Loop, Reporter, Trial, Trust
-from agent.update.probation import Watch, Watched
 from agent.update.record import Record
 from agent.update.release import Release
-from agent.update.rules import Act, Facts, LoopFacts, Policy, Step
+from agent.update.rules import Act, Policy, Step
 from agent.update.slots import SlotLinks
 from agent.update.store import Store
 from ommatid.contract.messages import UpdateState as State
@@ -60,7 +60,6 @@ class Engine:
         """Take the state directory, which must exist, and the parts; nothing is read or changed before `recover`."""
         self.store = Store(root, disk)
         self.slots = SlotLinks(root, disk)
-        self.watch = Watch()
         self._journal = Journal(root / "update.json", disk, reporter)
         self._trust = trust
         self._fetch = fetch
@@ -73,8 +72,9 @@ class Engine:
         self._storage_failures = 0
         self._not_before_s = 0.0
         self._retry_at_s = 0.0
-        self._loop_away_since_s: float | None = None
         self._offers = Offers()
+        self._observer = Observer(self.store, self.slots, loop, clock)
+        self.watch = self._observer.watch
         self._interrupted: dict[str, Fetched] = {}  # downloads of this process that something cut short, by digest
         self._stopped = threading.Event()
 
@@ -140,7 +140,7 @@ class Engine:
         return did
 
     def _step(self) -> bool:
-        step = rules.decide(self.record, self._facts(), self._policy)
+        step = rules.decide(self.record, self._observer.facts(self.record), self._policy)
         if step.act is Act.WAIT:
             return False
         try:
@@ -246,12 +246,12 @@ class Engine:
 
     def _swap(self, release: Release) -> None:
         self._journal.save(self.record.tried(State.PROBATION))
-        self._begin_watch(release)
+        self._observer.begin_watch(release)
         self._loop.swap()
         logger.info("update: %s: sees the frames, on probation", _name(self.record))
 
     def _commit(self, release: Release) -> None:
-        figures = self._watched(release).figures
+        figures = self._observer.watched(release).figures
         self._journal.save(self.record.tried(State.COMMITTED).measured(figures))
         self.slots.promote(release.model, release.sha256, self.record.base)
         self._end(Step(Act.END), State.COMMITTED)
@@ -259,7 +259,7 @@ class Engine:
     def _go_back(self, step: Step) -> None:
         record = self.record
         if record.release is not None:
-            record = record.measured(self._watched(record.release).figures)
+            record = record.measured(self._observer.watched(record.release).figures)
         self._journal.save(_blamed(record, step))
         try:
             self._run_current()
@@ -418,50 +418,6 @@ class Engine:
             self._go_back(step)
         else:
             self._end(step, State.FAILED)
-
-    def _facts(self) -> Facts:
-        record = self.record
-        release = record.release
-        if release is None:
-            return Facts()
-        asks_loop = record.state is State.PROBATION or record.trial_passed or record.by_order
-        return Facts(
-            running=self.slots.running,
-            previous=self.slots.of(release.model).previous,
-            installed=self.store.holds(release.sha256),
-            part_bytes=self.store.part_bytes(release.sha256),
-            loop=self._ask_loop(release) if asks_loop else None,
-            loop_away_s=self._loop_away_s(),
-            watched=self._watched(release),
-        )
-
-    def _ask_loop(self, release: Release) -> LoopFacts | None:
-        try:
-            view = self._loop.status()
-        except LinkError:
-            if self._loop_away_since_s is None:
-                self._loop_away_since_s = self._clock.monotonic_s()
-            return None
-        self._loop_away_since_s = None
-        on_probation = self.record.state is State.PROBATION and view.active == release.sha256
-        if on_probation and not self.watch.watches(release.sha256):
-            self._begin_watch(release)
-        return LoopFacts(view.active, view.loaded, view.loading)
-
-    def _loop_away_s(self) -> float:
-        since_s = self._loop_away_since_s
-        return 0.0 if since_s is None else self._clock.monotonic_s() - since_s
-
-    def _begin_watch(self, release: Release) -> None:
-        try:
-            task = self.store.manifest(release.sha256).task
-            limit = task.max_detections if task.kind == "detection" else 0
-        except BundleError:
-            limit = 0  # the loop will say what is wrong with it
-        self.watch.begin(release.sha256, self._clock.monotonic_s(), limit)
-
-    def _watched(self, release: Release) -> Watched:
-        return self.watch.watched(release.sha256, self._clock.monotonic_s())
 
     def _pause(self) -> None:
         self._not_before_s = self._clock.monotonic_s() + PAUSE_S
