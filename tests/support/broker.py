@@ -8,7 +8,6 @@ import ipaddress
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 from cryptography import x509
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ommatid.mqtt import Broker
+from tests.support.programs import until
 
 FROM_1970 = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 IN_2100 = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
@@ -103,13 +103,7 @@ class Mosquitto:
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         with (self._folder / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen([program, "-c", str(self._config)], stderr=log, stdout=log)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise AssertionError((self._folder / "mosquitto.log").read_text())
+        until(lambda: listens(self.port), f"Mosquitto, see {self._folder}", 10)
 
     def kill(self) -> None:
         """End the broker as a power cut would."""
@@ -129,6 +123,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Tell whether somebody answers on a port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _builder(

@@ -1,9 +1,7 @@
 """The page on a real HTTP server of its own, over a small fleet."""
 
 import asyncio
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +18,8 @@ from fleet_server.authority import Authority
 from fleet_server.credentials import hash_secret
 from fleet_server.database.models import OperatorToken
 from fleet_server.web import page
-from tests.support.broker import free_port
+from tests.support.broker import free_port, listens
+from tests.support.programs import until
 from tests.support.small_fleet import TENANT, SmallFleet
 
 OPERATOR = "token-of-anna"
@@ -93,21 +92,8 @@ def page_server(folder: Path, fleet: SmallFleet, port: int | None = None) -> Ite
     thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
     thread.start()
     try:
-        _wait_for(port)
+        until(lambda: listens(port), "the page")  # the server's own start-up hook comes before that
         yield PageServer(port, token, fleet)
     finally:
         end.set()
         thread.join(10)
-
-
-def _wait_for(port: int) -> None:
-    """Return when something listens; the server's own start-up hook comes before that."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline, "the server does not listen"
-            time.sleep(0.02)
-        else:
-            return

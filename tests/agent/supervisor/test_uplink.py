@@ -1,5 +1,4 @@
 import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from ommatid.contract.windows import decode_window
 from ommatid.mqtt import Received, Session, Will
 from tests.support.broker import SERVER, Authority, Mosquitto
 from tests.support.clock import HandClock
+from tests.support.programs import until
 
 TOPICS = DeviceTopics("acme", "cam-1")
 QUICK = Backoff(first_s=0.05, most_s=0.2)
@@ -57,7 +57,6 @@ class Device:
     spool: Spool
     clock: HandClock
     desired: "queue.Queue[bytes]" = field(default_factory=queue.Queue)
-    acknowledged: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.uplink = Uplink(
@@ -108,11 +107,7 @@ def connect(device: Device, broker: Mosquitto) -> None:
 
 
 def until_empty(spool: Spool) -> None:
-    for _ in range(int(WAIT_S / 0.05)):
-        if not len(spool):
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError(f"{len(spool)} reports left")
+    until(lambda: not len(spool), "an empty spool", WAIT_S)
 
 
 def test_what_was_spooled_offline_comes_in_order_and_leaves_only_when_confirmed(

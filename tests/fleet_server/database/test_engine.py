@@ -32,7 +32,13 @@ def test_the_migrations_make_exactly_the_tables_that_the_code_uses(database: Dat
 
 
 def test_migrating_again_changes_nothing(database: Database) -> None:
+    with database.write() as session:
+        next_number(session, "rev")
+
     database.migrate()
+
+    with database.write() as session:
+        assert next_number(session, "rev") == 2
 
 
 def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
