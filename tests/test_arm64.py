@@ -53,7 +53,8 @@ def test_golden_samples_of_an_int8_bundle_pass_on_arm64(userland: Path, int8_bun
     # given: the agent's locked packages, as wheels for arm64 alone
     platform = ("--python-version", "3.13", "--python-platform", "aarch64-manylinux_2_40", "--only-binary", ":all:")
     locked = ("--require-hashes", "-r", ROOT / "requirements" / "agent.txt")
-    run(BIN / "uv", "pip", "install", "--quiet", "--target", tmp_path, *platform, *locked)
+    away = ("--directory", tmp_path)  # from pyproject.toml, whose constraints are for locking
+    run(BIN / "uv", *away, "pip", "install", "--quiet", "--target", tmp_path, *platform, *locked)
     python = (userland / "usr/bin/qemu-aarch64", "-L", userland, userland / "usr/bin/python3.13")
 
     # when: the trial runs there, as it would on a device
