@@ -31,7 +31,7 @@ check: setup ## ruff, mypy and the import rules
 
 bench: setup ## the benchmarks, as ratios in one run, on the bundles of the demo
 	@test -d demo/run/bundles || $(PYTHON) demo/run.py
-	@for name in loop swap quality; do echo "== $$name"; $(PYTHON) benchmarks/$$name.py || exit 1; done
+	@for name in loop swap quality faults; do echo "== $$name"; $(PYTHON) benchmarks/$$name.py || exit 1; done
 
 lock: ## resolve the dependencies again
 	@tools/lock
