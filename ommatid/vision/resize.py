@@ -31,12 +31,6 @@ class Transform:
         border = np.array([self.frame_width, self.frame_height] * 2, np.float32)
         return np.asarray(np.clip((xyxy - offset) / scale, np.float32(0), border), np.float32)
 
-    def boxes_to_input(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return boxes of the original frame as input pixels: the way back of `boxes_to_frame`."""
-        offset = np.array([self.left, self.top] * 2, np.float32)
-        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
-        return xyxy * scale + offset
-
 
 def plan(rule: Rule, frame_size: tuple[int, int], input_size: tuple[int, int]) -> tuple[Transform, tuple[int, int]]:
     """Decide where a frame goes; return the transform and the (width, height) the frame shrinks or grows to.

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ommatid.vision.resize import InputPacker, Resizer, Rule, plan
+from tests.support.boxes import boxes_to_input
 from tests.support.pictures import scene
 
 sizes = st.tuples(st.integers(1, 4000), st.integers(1, 4000))
@@ -24,7 +25,7 @@ def test_a_box_survives_the_way_in_and_back(
     box = np.array([[x1, y1, x2, y2]], np.float32)
     transform, _ = plan(rule, frame_size, input_size)
 
-    inside = transform.boxes_to_input(box)
+    inside = boxes_to_input(transform, box)
     back = transform.boxes_to_frame(inside)
 
     limit = np.array([*input_size, *input_size], np.float32)

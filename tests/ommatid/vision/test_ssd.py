@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ommatid.vision.resize import plan
 from ommatid.vision.ssd import SsdAnchors, SsdDecode, SsdDecoder, best_class, make_anchors
+from tests.support.boxes import boxes_to_input
 
 FRAME = (640, 480)
 TRANSFORM, _ = plan("letterbox", FRAME, (300, 300))
@@ -77,7 +78,7 @@ def test_an_encoded_box_decodes_to_itself(anchor: int, left: float, top: float, 
     wanted = np.array([left, top, left + width, top + height])
     boxes, scores = nothing()
     subject = decoder()
-    inside = TRANSFORM.boxes_to_input(wanted[None].astype(np.float32))[0].astype(np.float64) / 300
+    inside = boxes_to_input(TRANSFORM, wanted[None].astype(np.float32))[0].astype(np.float64) / 300
     boxes[0, anchor] = encode(subject.anchors[anchor].astype(np.float64), inside)
     scores[0, anchor, 2] = 3
 
