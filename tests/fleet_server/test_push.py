@@ -177,8 +177,11 @@ class TestSignedElsewhere:
 
 
 def test_an_old_state_shown_by_the_server_is_refused(server: FleetServer, tmp_path: Path) -> None:
+    # given: a keyring that remembers more than the server shows
+    pushed(server, make_bundle(tmp_path, "remembered"))
     keys = Keyring(server.keys)
-    newest = keys.read_last_targets() or b""
+    newest = keys.read_last_targets()
+    assert newest is not None
     ahead = Metadata[Targets].from_bytes(newest)
     ahead.signed.version += 1
     keys.remember(ahead.to_bytes())
