@@ -32,7 +32,6 @@ class Device(Base):
     arch: Mapped[str | None]
     runtimes: Mapped[Document] = mapped_column(default=dict)
     memory_bytes: Mapped[int] = mapped_column(default=0)
-    reported_rev: Mapped[int] = mapped_column(default=0)
     """The newest director document that the device accepted."""
 
     # What it does now, from its last state message.
@@ -44,7 +43,6 @@ class Device(Base):
     running_version: Mapped[str | None]
     running_target: Mapped[str | None]
     running_digest: Mapped[str | None]
-    running_counter: Mapped[int | None]
 
     # What it shall run.
     desired_rev: Mapped[int] = mapped_column(default=0)

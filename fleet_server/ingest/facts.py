@@ -21,7 +21,6 @@ def apply_hello(device: Device, hello: Hello) -> None:
     device.runtimes = dict(hello.runtimes)
     device.memory_bytes = hello.memory_bytes
     device.reported_tags = list(hello.tags)
-    device.reported_rev = hello.desired_rev
 
 
 def apply_report(device: Device, report: Report, now: datetime) -> None:
@@ -44,4 +43,3 @@ def apply_state(device: Device, state: State, body: dict[str, Any], now: datetim
     device.running_version = model.version if model else None
     device.running_target = model.target if model else None
     device.running_digest = model.digest if model else None
-    device.running_counter = model.release_counter if model else None

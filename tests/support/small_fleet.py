@@ -134,7 +134,6 @@ class SmallFleet:
             if state.model:
                 device.running_model, device.running_version = state.model.name, state.model.version
                 device.running_target, device.running_digest = state.model.target, state.model.digest
-                device.running_counter = state.model.release_counter
         self.changes.notify()
 
     def update(self, name: str, version: str, *states: UpdateState, error: str = "", reason: str = "") -> None:
